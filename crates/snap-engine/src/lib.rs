@@ -1,1 +1,30 @@
-//! x
+//! The verbs: back up, restore, check, look. They join a source with a repository and know neither terminals nor clocks.
+//!
+//! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
+//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring.
+//! - [`check()`] verifies a repository, [`check_keyless`] without any key.
+//! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
+//! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
+//!   [`Progress`] to draw, and a way to be stopped.
+//!
+//! Not here: arguments and rendering (`snap-cli`), order of writes (`snap-repo`), system calls on files (`snap-source`).
+
+pub mod backup;
+pub mod browse;
+pub mod check;
+mod context;
+mod error;
+pub mod restore;
+mod select;
+mod stats;
+
+pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
+pub use error::EngineError;
+pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
+pub use select::{Selection, Selector, SnapshotFilter};
+pub use stats::{RepositoryStats, stats};
+
+/// One word for the result of everything here.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;

@@ -1,0 +1,158 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use snap_backend::{Backend, BackendError, Bytes, ObjectMeta, ObjectName, PutOutcome};
+use snap_crypto::hash;
+use snap_format::{RepoId, SlotId};
+
+use crate::parse_object_name;
+
+/// The local cache of one repository: a directory that may be deleted at any time without loss. Whatever goes wrong with it
+/// only costs time.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache of `repository` below `base`.
+    pub fn new(base: &Path, repository: RepoId) -> Self {
+        Self { root: base.join(&repository.to_hex()[..32]) }
+    }
+
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Reads a file of the cache.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.root.join(name)).ok()
+    }
+
+    /// Replaces a file of the cache as a whole; readers see the old or the new one.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let path = self.root.join(name);
+        let parent = path.parent().expect("names in the cache are relative");
+        make_private_dir(parent)?;
+        let unique = SlotId(snap_crypto::random().map_err(std::io::Error::other)?);
+        let temporary = parent.join(format!(".tmp-{unique}"));
+        let outcome = write_private(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, &path));
+        if outcome.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        outcome
+    }
+
+    /// Removes a file of the cache.
+    pub fn remove(&self, name: &str) {
+        let _ = std::fs::remove_file(self.root.join(name));
+    }
+
+    /// Whether a file is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.root.join(name).exists()
+    }
+
+    /// A backend that keeps small immutable objects in this cache. Their bytes are compared with their names on each use.
+    pub fn wrap(&self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Caching { cache: self.clone(), backend })
+    }
+}
+
+#[cfg(unix)]
+fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(unix)]
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+#[derive(Debug)]
+struct Caching {
+    cache: Cache,
+    backend: Arc<dyn Backend>,
+}
+
+/// Objects that are small and read by every run.
+fn is_cached(name: &ObjectName) -> bool {
+    ["index/", "snapshots/", "epochs/"].iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
+fn is_genuine(name: &ObjectName, bytes: &[u8]) -> bool {
+    parse_object_name(name.as_str()).is_some_and(|(_, id)| hash(bytes) == id.0)
+}
+
+impl Backend for Caching {
+    fn get(&self, name: &ObjectName) -> Result<Bytes, BackendError> {
+        if !is_cached(name) {
+            return self.backend.get(name);
+        }
+        if let Some(bytes) = self.cache.read(name.as_str()) {
+            if is_genuine(name, &bytes) {
+                return Ok(bytes.into());
+            }
+            self.cache.remove(name.as_str());
+        }
+        let bytes = self.backend.get(name)?;
+        if is_genuine(name, &bytes) {
+            let _ = self.cache.write(name.as_str(), &bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, BackendError> {
+        self.backend.get_range(name, offset, len)
+    }
+
+    fn get_into(&self, name: &ObjectName, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        self.backend.get_into(name, offset, buffer)
+    }
+
+    fn put(&self, name: &ObjectName, body: Bytes) -> Result<PutOutcome, BackendError> {
+        let outcome = self.backend.put(name, body.clone())?;
+        if is_cached(name) {
+            let _ = self.cache.write(name.as_str(), &body);
+        }
+        Ok(outcome)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, BackendError> {
+        self.backend.stat(name)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(ObjectMeta) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        self.backend.list(prefix, each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), BackendError> {
+        self.cache.remove(name.as_str());
+        self.backend.delete(name)
+    }
+
+    fn location(&self) -> String {
+        self.backend.location()
+    }
+
+    fn local_root(&self) -> Option<&Path> {
+        self.backend.local_root()
+    }
+
+    fn parallelism(&self) -> usize {
+        self.backend.parallelism()
+    }
+
+    fn sweep_stale_temporaries(&self) -> Result<u64, BackendError> {
+        self.backend.sweep_stale_temporaries()
+    }
+}

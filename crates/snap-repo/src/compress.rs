@@ -1,0 +1,161 @@
+//! Compression with its safeguards: cheap refusal of what will not shrink, and proof that it comes back (a broken
+//! encoder must not cost data).
+
+use snap_format::{Codec, FormatError};
+use zstd::bulk::{Compressor, Decompressor};
+
+/// A blob shorter than this is compressed without looking at samples first.
+const SAMPLED_FROM: usize = 32 << 10;
+const SAMPLE: usize = 4 << 10;
+/// Share that compression must save to be worth a reader's time: one part in 32.
+const MIN_GAIN: usize = 32;
+
+/// What one thread needs to compress, decompress and seal; its buffers are reused from blob to blob.
+pub struct Scratch {
+    compressor: Compressor<'static>,
+    sampler: Compressor<'static>,
+    decompressor: Decompressor<'static>,
+    packed: Vec<u8>,
+    check: Vec<u8>,
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) opened: Vec<u8>,
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scratch")
+    }
+}
+
+impl Scratch {
+    /// For a zstd level from 1 to 19.
+    pub fn new(level: i32) -> std::io::Result<Self> {
+        Ok(Self {
+            compressor: Compressor::new(level)?,
+            sampler: Compressor::new(1)?,
+            decompressor: Decompressor::new()?,
+            packed: Vec::new(),
+            check: Vec::new(),
+            sealed: Vec::new(),
+            opened: Vec::new(),
+        })
+    }
+
+    /// What to store of `plain`: itself, or a frame that has been decompressed and compared.
+    pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
+        if self.shrinks(plain) && self.compress(plain) {
+            (Codec::Zstd, &self.packed)
+        } else {
+            (Codec::Raw, plain)
+        }
+    }
+
+    /// Compresses three small samples; random bytes, media and archives show here at a hundredth of the cost.
+    fn shrinks(&mut self, plain: &[u8]) -> bool {
+        if plain.len() < SAMPLED_FROM {
+            return plain.len() > 16;
+        }
+        let last = plain.len() - SAMPLE;
+        [last / 8, last / 2, last - last / 8].into_iter().any(|at| {
+            self.packed.clear();
+            self.packed.reserve(SAMPLE + 1024);
+            let sample = &plain[at..at + SAMPLE];
+            self.sampler
+                .compress_to_buffer(sample, &mut self.packed)
+                .is_ok_and(|len| len < SAMPLE - SAMPLE / MIN_GAIN)
+        })
+    }
+
+    fn compress(&mut self, plain: &[u8]) -> bool {
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        if self.compressor.compress_to_buffer(plain, &mut self.packed).is_err() {
+            return false;
+        }
+        if self.packed.len() + plain.len() / MIN_GAIN >= plain.len() {
+            return false;
+        }
+        self.check.clear();
+        self.check.reserve(plain.len());
+        self.decompressor.decompress_to_buffer(&self.packed, &mut self.check).is_ok() && self.check == plain
+    }
+
+    /// The plaintext of `stored`, exactly `plain_len` bytes, which the caller has bounded (F13). Without
+    /// compression the bytes are moved, not copied.
+    pub(crate) fn unpack(
+        &mut self,
+        codec: Codec,
+        stored: &mut Vec<u8>,
+        plain_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        match codec {
+            Codec::Raw => std::mem::swap(stored, out),
+            Codec::Zstd => {
+                out.clear();
+                out.reserve(plain_len);
+                self.decompressor.decompress_to_buffer(stored.as_slice(), out).map_err(|_| {
+                    FormatError::Malformed { what: "zstd frame", why: "it does not decompress" }
+                })?;
+            }
+        }
+        if out.len() == plain_len {
+            Ok(())
+        } else {
+            Err(FormatError::Malformed { what: "zstd frame", why: "it has another length than stated" })
+        }
+    }
+}
+
+/// Compresses a payload once, off the hot path.
+pub(crate) fn compress_payload(payload: &[u8]) -> Option<Vec<u8>> {
+    let packed = zstd::bulk::compress(payload, 3).ok()?;
+    let returns = zstd::bulk::decompress(&packed, payload.len()).is_ok_and(|plain| plain == payload);
+    (returns && packed.len() < payload.len()).then_some(packed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect()
+    }
+
+    fn round_trip(plain: &[u8]) -> Codec {
+        let mut scratch = Scratch::new(3).unwrap();
+        let (codec, stored) = scratch.pack(plain);
+        let mut stored = stored.to_vec();
+        let mut out = Vec::new();
+        scratch.unpack(codec, &mut stored, plain.len(), &mut out).unwrap();
+        assert!(out == plain);
+        codec
+    }
+
+    #[test]
+    fn noise_stays_and_text_shrinks() {
+        assert_eq!(round_trip(&noise(100_000)), Codec::Raw);
+        assert_eq!(round_trip(&noise(1000)), Codec::Raw);
+        assert_eq!(round_trip(b""), Codec::Raw);
+        assert_eq!(round_trip(&b"all work and no play ".repeat(10_000)), Codec::Zstd);
+        let mixed = [noise(500_000), b"text ".repeat(100_000)].concat();
+        assert_eq!(round_trip(&mixed), Codec::Zstd);
+    }
+
+    #[test]
+    fn a_frame_that_lies_about_its_length_is_refused() {
+        let mut scratch = Scratch::new(3).unwrap();
+        let bomb = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
+        for claimed in [10, (8 << 20) - 1, (8 << 20) + 1] {
+            let mut out = Vec::new();
+            assert!(scratch.unpack(Codec::Zstd, &mut bomb.clone(), claimed, &mut out).is_err(), "{claimed}");
+            assert!(out.capacity() <= claimed.max(64), "{claimed}");
+        }
+    }
+}

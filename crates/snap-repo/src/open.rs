@@ -1,0 +1,307 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use snap_backend::{Backend, Bytes, ErrorKind};
+use snap_crypto::{SealKey, SignatureKey, Zeroizing, hash};
+use snap_format::{
+    CONFIG_CHECKSUM_LEN, Config, EpochKeys, ObjectId, RepoId, Role, RunKeyEntry, SlotDetails, Time, limits,
+};
+
+use crate::epochs::{
+    Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
+};
+use crate::keyring::MAIN_DOMAIN;
+use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
+use crate::{
+    Area, Finding, FindingCode, Keyring, RepoError, Result, Secret, for_each_parallel, object_name,
+    parse_object_name,
+};
+
+/// An opened repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) config: Config,
+    pub(crate) keyring: Keyring,
+    pub(crate) head: StoredEpoch,
+    pub(crate) root: [u8; 32],
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({})", self.inner.backend.location())
+    }
+}
+
+impl Repository {
+    /// Makes a repository with one owner slot for `secret` and one for a fresh recovery key, which is returned.
+    pub fn create(
+        backend: &dyn Backend,
+        secret: &Secret,
+        label: &str,
+        now: Time,
+    ) -> Result<(RepoId, Secret)> {
+        for name in [CONFIG, CONFIG_BACKUP] {
+            if backend.exists(&fixed_name(name))? {
+                return Err(RepoError::AlreadyExists(backend.location()));
+            }
+        }
+        let repository = RepoId(snap_crypto::random()?);
+        let recovery = Secret::random_recovery()?;
+        let details = |label: &str| SlotDetails {
+            label: label.to_owned(),
+            domain: MAIN_DOMAIN.to_owned(),
+            created: now,
+        };
+        let (owner, key) = SlotDraft::new(repository, Role::Owner, secret, details(label), None)?;
+        let root = Some(key.public());
+        let (spare, _) = SlotDraft::new(repository, Role::Owner, &recovery, details("recovery"), root)?;
+        let master = Zeroizing::new(snap_crypto::random()?);
+        let signer = owner.id;
+        let draft = EpochDraft {
+            repository,
+            previous: None,
+            created: now,
+            slots: vec![owner, spare],
+            earlier: Vec::new(),
+            master: &master,
+            signer,
+            key: &key,
+        };
+        let (first_epoch, bytes) = draft.seal()?;
+        backend.put(&object_name(Area::Epochs, &first_epoch), bytes.into())?;
+        let config = Config {
+            repository,
+            copy: snap_crypto::random()?,
+            created: now,
+            first_epoch,
+            required: Vec::new(),
+            optional: Vec::new(),
+        };
+        let mut bytes = config.encode();
+        bytes.extend_from_slice(&hash(&bytes));
+        let bytes = Bytes::from(bytes);
+        if backend.put(&fixed_name(CONFIG), bytes.clone())? == snap_backend::PutOutcome::Existed {
+            return Err(RepoError::AlreadyExists(backend.location()));
+        }
+        backend.put(&fixed_name(CONFIG_BACKUP), bytes)?;
+        Ok((repository, recovery))
+    }
+
+    /// Opens a repository with whatever slot `secret` opens.
+    pub fn open(backend: Arc<dyn Backend>, secret: &Secret) -> Result<Self> {
+        let (config, mut findings) = read_config(backend.as_ref())?;
+        let objects = read_epochs(backend.as_ref(), &mut findings)?;
+        let mut chain = verify_chain(config.repository, config.first_epoch, &objects)?;
+        findings.append(&mut chain.findings);
+        let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
+        let head = chain.head().clone();
+        let inner = Inner { backend, config, keyring, head, root, findings, run_keys: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Its id, shared by its copies.
+    pub fn id(&self) -> RepoId {
+        self.inner.config.repository
+    }
+
+    /// What it was made as.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// What the opened slot may do.
+    pub fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
+    /// The store.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// Damage of config and epochs that was met, and got around, while opening.
+    pub fn findings(&self) -> &[Finding] {
+        &self.inner.findings
+    }
+
+    /// The run key behind an entry; readers only. Opened once.
+    pub(crate) fn run_key(&self, entry: &RunKeyEntry) -> Option<SealKey> {
+        let mut known = self.inner.run_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = known.get(entry) {
+            return Some(key.clone());
+        }
+        let reader = self.keyring().epochs.get(&entry.epoch)?.reader.as_ref()?;
+        let plain = reader.open(&run_key_info(self.id()), &entry.epoch.0, &entry.sealed).ok()?;
+        let key = SealKey::new(plain.as_slice().try_into().ok()?);
+        known.insert(*entry, key.clone());
+        Some(key)
+    }
+
+    /// A fresh run key, sealed to the head's reader key.
+    pub(crate) fn new_run_key(&self) -> Result<(SealKey, RunKeyEntry)> {
+        let key = SealKey::random()?;
+        let epoch = self.keyring().head;
+        let public = self.keyring().head().reader_public;
+        let sealed = snap_crypto::seal_to(&public, &run_key_info(self.id()), &epoch.0, key.expose())?;
+        let sealed = sealed.as_slice().try_into().expect("HPKE of 32 bytes is 80 bytes");
+        let entry = RunKeyEntry { epoch, sealed };
+        self.inner.run_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(entry, key.clone());
+        Ok((key, entry))
+    }
+
+    /// Ids of the objects in an area, with their sizes; names that are not of the format are left out.
+    pub fn list(&self, area: Area) -> Result<Vec<(ObjectId, u64)>> {
+        list_area(self.backend().as_ref(), area)
+    }
+}
+
+fn run_key_info(repository: RepoId) -> Vec<u8> {
+    [b"snap v0 run key".as_slice(), &repository.0].concat()
+}
+
+pub(crate) fn list_area(backend: &dyn Backend, area: Area) -> Result<Vec<(ObjectId, u64)>> {
+    let mut out = Vec::new();
+    backend.list(area.prefix(), &mut |meta| {
+        if let Some((_, id)) = parse_object_name(meta.name.as_str()) {
+            out.push((id, meta.size_bytes));
+        }
+        Ok(())
+    })?;
+    out.sort_unstable();
+    Ok(out)
+}
+
+/// Reads whichever of the two configs verifies (F6).
+fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
+    let mut findings = Vec::new();
+    let mut configs = Vec::new();
+    for name in [CONFIG, CONFIG_BACKUP] {
+        match backend.get(&fixed_name(name)) {
+            Ok(bytes) => match parse_config(name, &bytes).map_err(RepoError::into_finding) {
+                Ok(config) => configs.push(config),
+                Err(Ok(finding)) => findings.push(finding),
+                Err(Err(error)) => return Err(error),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                findings.push(Finding::new(FindingCode::Missing, name, "it is not there"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut configs = configs.into_iter();
+    match (configs.next(), configs.next()) {
+        (Some(first), Some(second)) if first != second => Err(RepoError::corrupt(
+            CONFIG,
+            "it differs from config.bak, and both are whole: do not trust either",
+        )),
+        (Some(config), _) => Ok((config, findings)),
+        (None, _) if findings.iter().all(|finding| finding.code == FindingCode::Missing) => {
+            Err(RepoError::NoRepository(backend.location()))
+        }
+        (None, _) => Err(RepoError::from(findings.swap_remove(0))),
+    }
+}
+
+fn parse_config(name: &str, bytes: &[u8]) -> Result<Config> {
+    if bytes.len() > limits::EPOCH {
+        return Err(RepoError::corrupt(name, "it is too large"));
+    }
+    let Some((body, checksum)) = bytes.split_last_chunk::<CONFIG_CHECKSUM_LEN>() else {
+        return Err(RepoError::corrupt(name, "it is too short"));
+    };
+    if hash(body) != *checksum {
+        // A newer version may have another checksum: say "newer" rather than "corrupt" where the head says so.
+        if let Err(error) = Config::decode(body).map_err(|error| RepoError::format(name, error))
+            && matches!(error, RepoError::Newer { .. })
+        {
+            return Err(error);
+        }
+        return Err(RepoError::corrupt(name, "its checksum does not fit"));
+    }
+    Config::decode(body).map_err(|error| RepoError::format(name, error))
+}
+
+fn read_epochs(backend: &dyn Backend, findings: &mut Vec<Finding>) -> Result<Vec<(ObjectId, Bytes)>> {
+    let names = list_area(backend, Area::Epochs)?;
+    let objects = Mutex::new(Vec::new());
+    let problems = Mutex::new(Vec::new());
+    for_each_parallel(&names, backend.parallelism(), |(name, size)| {
+        let path = object_name(Area::Epochs, name);
+        if *size > limits::EPOCH as u64 {
+            let finding = Finding::new(FindingCode::Corrupt, path.to_string(), "it is too large");
+            problems.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+            return Ok(());
+        }
+        let bytes = backend.get(&path)?;
+        objects.lock().unwrap_or_else(PoisonError::into_inner).push((*name, bytes));
+        Ok::<_, RepoError>(())
+    })?;
+    findings.append(&mut problems.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(objects.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Finds the slot that `secret` opens, in the head or, to tell a removed slot from a wrong secret, in an older epoch.
+fn unlock(config: &Config, chain: &Chain, secret: &Secret, location: &str) -> Result<(Keyring, [u8; 32])> {
+    for stored in chain.newest_first() {
+        for slot in stored.epoch.slots.iter().filter(|slot| slot.kind == secret.kind()) {
+            let in_head = chain.head().epoch.slots.iter().any(|head| head.id == slot.id);
+            if stored.name != chain.head && in_head {
+                continue; // was tried in the head: secrets do not change
+            }
+            let key = secret.wrap_key(slot.id, slot.kdf.as_ref())?;
+            let Some(secrets) = SlotSecrets::unwrap(&key, config.repository, slot) else { continue };
+            if stored.name != chain.head {
+                let epoch = stored.epoch.number + 1;
+                return Err(RepoError::SlotRemoved { slot: slot.id.to_hex(), epoch });
+            }
+            check_root(config, chain, &secrets, location)?;
+            let root = secrets.root;
+            return Ok((open_keyring(chain, slot, secrets)?, root));
+        }
+    }
+    Err(RepoError::WrongKey(secret.describe()))
+}
+
+/// The first epoch must be signed by the root key that the wrapped secrets name (F10).
+fn check_root(config: &Config, chain: &Chain, secrets: &SlotSecrets, location: &str) -> Result<()> {
+    let first = &chain.valid[&config.first_epoch].epoch;
+    let signer = first.slots.iter().find(|slot| slot.id == first.signer);
+    let genuine =
+        secrets.repository == config.repository && signer.is_some_and(|slot| slot.verify == secrets.root);
+    if genuine { Ok(()) } else { Err(RepoError::Counterfeit(location.to_owned())) }
+}
+
+fn open_keyring(chain: &Chain, slot: &snap_format::Slot, secrets: SlotSecrets) -> Result<Keyring> {
+    let head = chain.head();
+    let path = object_name(Area::Epochs, &head.name).to_string();
+    let bundle = open_bundle(&secrets, &head.epoch, slot)
+        .ok_or_else(|| RepoError::corrupt(&path, "the key bundle of this slot does not open"))?;
+    let mut epochs = HashMap::new();
+    for stored in chain.valid.values() {
+        let keys = bundle.epochs.iter().find(|keys| keys.id == stored.epoch.id);
+        if let Some(open) = keys.and_then(|keys: &EpochKeys| open_epoch(&stored.epoch, keys)) {
+            epochs.insert(stored.epoch.id, open);
+        }
+    }
+    if !epochs.contains_key(&head.epoch.id) {
+        return Err(RepoError::corrupt(&path, "its slot details do not open with its own keys"));
+    }
+    let signer: SignatureKey = secrets.signature;
+    Ok(Keyring {
+        repository: head.epoch.repository,
+        slot: slot.id,
+        role: slot.role,
+        signer,
+        head: head.epoch.id,
+        epochs,
+        master: bundle.master.map(Zeroizing::new),
+        domains: bundle.domains.iter().map(|(name, seed)| (name.clone(), Zeroizing::new(*seed))).collect(),
+    })
+}

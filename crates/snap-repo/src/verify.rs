@@ -1,0 +1,175 @@
+//! Verifying single objects, from the outside in: name, frame, signature, blobs.
+
+use snap_backend::ObjectName;
+use snap_crypto::hash;
+use snap_format::{BlobKind, Head, IndexedPack, ObjectId, PackHeader, SlotId};
+
+use crate::pack::{fetch_header, parse_pack};
+use crate::{
+    Area, BlobReader, DomainKeys, Finding, FindingCode, Located, RepoError, Repository, Result, Scratch,
+    object_name,
+};
+
+/// Compares an object's bytes with its name (F3). A whole object under a wrong name is *misnamed*, anything else *corrupt*.
+pub(crate) fn check_name(name: &ObjectName, id: &ObjectId, bytes: &[u8]) -> Result<()> {
+    match verify_object_name(name, id, bytes, |_| false) {
+        None => Ok(()),
+        Some(finding) => Err(RepoError::from(finding)),
+    }
+}
+
+/// The keyless check of one object. `is_known` says whether an object of that name exists: then the bytes belong there.
+pub fn verify_object_name(
+    name: &ObjectName,
+    id: &ObjectId,
+    bytes: &[u8],
+    is_known: impl Fn(&ObjectId) -> bool,
+) -> Option<Finding> {
+    let found = ObjectId(hash(bytes));
+    if found == *id {
+        return None;
+    }
+    let finding = if is_known(&found) {
+        Finding::new(
+            FindingCode::Misnamed,
+            name.as_str(),
+            format!("it holds the bytes of the object {found}"),
+        )
+    } else if bytes.is_empty() {
+        Finding::new(FindingCode::Corrupt, name.as_str(), "it is empty")
+    } else if Head::decode(bytes).is_err() && bytes.iter().all(|byte| *byte == 0) {
+        Finding::new(FindingCode::Corrupt, name.as_str(), "it holds nothing but zeros")
+    } else {
+        Finding::new(FindingCode::Corrupt, name.as_str(), "its bytes do not have the hash in its name")
+    };
+    Some(finding)
+}
+
+/// What verifying a pack gave.
+#[derive(Debug)]
+pub struct PackReport {
+    /// Who wrote it, if its header opens.
+    pub slot: Option<SlotId>,
+    /// Its contents, if its header opens.
+    pub pack: Option<IndexedPack>,
+    /// Blobs opened and hashed again.
+    pub blobs: usize,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl Repository {
+    /// Verifies the header of a pack in the store without reading its body. Returns its contents.
+    pub fn read_pack_header(&self, id: ObjectId, size: u64) -> Result<(SlotId, IndexedPack)> {
+        let opened = fetch_header(self.keyring(), self.backend().as_ref(), id, size)?;
+        Ok((opened.slot, opened.pack))
+    }
+
+    /// Verifies an index object's bytes; what its signer may not claim is reported.
+    pub fn verify_index(&self, id: &ObjectId, bytes: &[u8]) -> Result<Vec<Finding>> {
+        crate::index::parse_object(self, id, bytes).map(|(_, findings)| findings)
+    }
+
+    /// Verifies a snapshot's bytes, its body too if the role reads.
+    pub fn verify_snapshot(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
+        let snapshot = self.parse_snapshot(id, bytes)?;
+        if self.keyring().can_read() { self.open_body(&snapshot).map(drop) } else { Ok(()) }
+    }
+
+    /// Verifies a record's bytes.
+    pub fn verify_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
+        self.parse_record(id, bytes).map(drop)
+    }
+
+    /// Verifies a mark's bytes.
+    pub fn verify_mark(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
+        crate::writer::parse_mark(self, id, bytes).map(drop)
+    }
+}
+
+impl BlobReader {
+    /// Verifies a whole pack: header, signature, body hash and, if the role reads, every blob. The caller has compared
+    /// the name.
+    pub fn verify_pack(
+        &self,
+        id: ObjectId,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+    ) -> Result<PackReport> {
+        let mut report = PackReport { slot: None, pack: None, blobs: 0, findings: Vec::new() };
+        let opened = match parse_pack(self.repository().keyring(), id, bytes).map_err(RepoError::into_finding)
+        {
+            Ok(opened) => opened,
+            Err(Ok(finding)) => {
+                report.findings.push(finding);
+                return Ok(report);
+            }
+            Err(Err(error)) => return Err(error),
+        };
+        report.slot = Some(opened.slot);
+        if self.repository().keyring().can_read() {
+            match self.repository().keyring().domain(&opened.pack.domain) {
+                Some(domain) => {
+                    self.verify_blobs(&domain, &opened.pack, bytes, scratch, plain, &mut report)?
+                }
+                None => {
+                    let name = object_name(Area::Packs, &id).to_string();
+                    let why = format!("its domain {} has no keys", opened.pack.domain);
+                    report.findings.push(Finding::new(FindingCode::Forged, name, why));
+                }
+            }
+            // A liar is named: blobs that are not what they claim to be came from whoever signed the pack.
+            for finding in report.findings.iter_mut().filter(|finding| finding.code == FindingCode::Forged) {
+                finding.why = format!(
+                    "{} (written by the slot {} {:?})",
+                    finding.why, opened.slot, opened.member.label
+                );
+            }
+        }
+        report.pack = Some(opened.pack);
+        Ok(report)
+    }
+
+    fn verify_blobs(
+        &self,
+        domain: &DomainKeys,
+        pack: &IndexedPack,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+        report: &mut PackReport,
+    ) -> Result<()> {
+        for (offset, blob) in PackHeader::offsets(&pack.blobs) {
+            let place = Located {
+                pack: 0,
+                pack_id: pack.id,
+                kind: pack.kind,
+                offset,
+                stored_len: blob.stored_len,
+                plain_len: blob.plain_len,
+                codec: blob.codec,
+                run_key: pack.run_keys[usize::from(blob.run_key)],
+            };
+            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
+            match self.open_sealed(domain, pack.kind, &blob.id, &place, sealed, scratch, plain) {
+                Ok(()) => {
+                    report.blobs += 1;
+                    if pack.kind == BlobKind::Tree
+                        && let Err(error) = snap_format::TreeBlob::decode(plain)
+                    {
+                        let object = object_name(Area::Packs, &pack.id).to_string();
+                        let finding = Finding::new(FindingCode::Forged, object, error.to_string());
+                        report.findings.push(finding.blob(blob.id));
+                    }
+                }
+                // The pack is signed and whole, so what does not open was sealed wrongly on purpose.
+                Err(RepoError::Damaged(finding)) => {
+                    report.findings.push(Finding { code: FindingCode::Forged, ..*finding });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,399 @@
+//! Writing: blobs into packs, packs into the store, then the index, then the snapshot (F25), with the looks at marks that
+//! make a concurrent prune harmless (F27).
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use snap_crypto::SealKey;
+use snap_format::{
+    BlobEntry, BlobId, BlobKind, Body, Envelope, Mark, ObjectId, ObjectKind, PackHeader, RunKeyEntry,
+    Summary, Time, limits,
+};
+
+use crate::boxes::open_box;
+use crate::pack::{PackBuilder, parse_pack, seal_blob};
+use crate::snapshots::body_ad;
+use crate::uploader::Uploader;
+use crate::{Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, object_name};
+
+/// How to write.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Size at which a pack is finished, bytes.
+    pub pack_target: usize,
+    /// Packs on their way at the same time; each takes `pack_target` of memory.
+    pub uploads: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { pack_target: limits::PACK_TARGET, uploads: 2 }
+    }
+}
+
+/// Counters that grow while a run goes on.
+#[derive(Debug, Default)]
+pub struct WriterStats {
+    /// Plain bytes of blobs that were new.
+    pub added_bytes: AtomicU64,
+    /// Bytes written to the store.
+    pub stored_bytes: AtomicU64,
+    /// New blobs.
+    pub blobs: AtomicU64,
+    /// Packs stored.
+    pub packs: AtomicU64,
+    /// Packs of an earlier, interrupted run that were taken over.
+    pub adopted_packs: AtomicU64,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const SHARDS: usize = 16;
+
+/// Takes blobs from many threads.
+pub struct Writer {
+    repository: Repository,
+    cache: Option<Cache>,
+    index: Arc<Index>,
+    domain: DomainKeys,
+    run: (SealKey, RunKeyEntry),
+    marked: HashSet<ObjectId>,
+    /// By position in the index: marked when the run began, and relied on since.
+    avoid: Vec<bool>,
+    used: Vec<AtomicBool>,
+    fresh: [Mutex<HashSet<BlobId>>; SHARDS],
+    open: [Mutex<Option<PackBuilder>>; 2],
+    uploader: Uploader,
+    options: WriterOptions,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({:?})", self.repository)
+    }
+}
+
+/// A file in the cache that stands while a run of this slot may have stored packs that no index names.
+fn pending_name(repository: &Repository) -> String {
+    format!("pending-{}", repository.keyring().slot())
+}
+
+fn settled_name(repository: &Repository) -> String {
+    format!("settled-{}", repository.keyring().slot())
+}
+
+impl Writer {
+    /// Begins a run: looks at the marks (F27 a) and takes over packs that an interrupted run of this slot left (F28).
+    /// That needs a listing of all packs, which is done only if the cache does not know that the last run ended well.
+    pub fn begin(
+        repository: &Repository,
+        mut index: Index,
+        cache: Option<&Cache>,
+        options: WriterOptions,
+    ) -> Result<Self> {
+        repository.keyring().require_writer("backup")?;
+        let name = repository.keyring().own_domain().to_owned();
+        let domain = repository.keyring().domain(&name).ok_or(RepoError::Role {
+            verb: "backup",
+            role: repository.keyring().role(),
+            needs: "owner or backup",
+        })?;
+        let marked = read_marks(repository)?;
+        let run = repository.new_run_key()?;
+        let uploader = Uploader::start(repository, &domain.name, &options);
+        let settled = cache.is_some_and(|cache| {
+            cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
+        });
+        if !settled {
+            adopt(repository, &mut index, &uploader)?;
+        }
+        if let Some(cache) = cache {
+            let _ = cache.write(&pending_name(repository), b"");
+        }
+        let avoid: Vec<bool> = index.packs().iter().map(|pack| marked.contains(&pack.id)).collect();
+        Ok(Self {
+            repository: repository.clone(),
+            cache: cache.cloned(),
+            used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
+            index: Arc::new(index),
+            domain,
+            run,
+            marked,
+            avoid,
+            fresh: Default::default(),
+            open: Default::default(),
+            uploader,
+            options,
+        })
+    }
+
+    /// The keys under which this run names blobs and cuts.
+    pub fn domain(&self) -> &DomainKeys {
+        &self.domain
+    }
+
+    /// The index as it was when the run began, adopted packs included.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &WriterStats {
+        self.uploader.stats()
+    }
+
+    /// Whether a blob is stored, or on its way, in this domain; if so the run relies on it from now on.
+    pub fn knows(&self, id: &BlobId) -> bool {
+        self.is_stored(id) || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+    }
+
+    fn is_stored(&self, id: &BlobId) -> bool {
+        self.index.packs_of(&self.domain.name, id, |pack| {
+            let usable = !self.avoid[pack as usize];
+            if usable {
+                self.used[pack as usize].store(true, Ordering::Relaxed);
+            }
+            usable
+        })
+    }
+
+    /// Stores a blob unless it is known. Returns its id and whether it was new.
+    pub fn add(&self, kind: BlobKind, plain: &[u8], scratch: &mut Scratch) -> Result<(BlobId, bool)> {
+        let key = match kind {
+            BlobKind::Data => &self.domain.data_id,
+            BlobKind::Tree => &self.domain.tree_id,
+        };
+        let id = BlobId(key.id(plain));
+        if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+            return Ok((id, false));
+        }
+        let entry = seal_blob(self.repository.id(), kind, id, plain, &self.run.0, 0, scratch)?;
+        let sealed = std::mem::take(&mut scratch.sealed);
+        let outcome = self.push(kind, entry, self.run.1, &sealed);
+        scratch.sealed = sealed;
+        outcome?;
+        let stats = self.uploader.stats();
+        stats.added_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        stats.blobs.fetch_add(1, Ordering::Relaxed);
+        Ok((id, true))
+    }
+
+    /// Puts a sealed blob into the open pack of its kind; a full pack goes on its way first.
+    fn push(&self, kind: BlobKind, mut entry: BlobEntry, run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
+        self.uploader.check()?;
+        let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
+        let full = open.as_ref().is_some_and(|pack| pack.len() + sealed.len() > self.options.pack_target);
+        if full && let Some(pack) = open.take() {
+            self.uploader.send(pack)?;
+        }
+        let keyring = self.repository.keyring();
+        let new_pack = || PackBuilder::new(keyring, kind, self.uploader.buffer(kind));
+        let pack = open.get_or_insert_with(new_pack);
+        entry.run_key = match pack.run_key(&run_key) {
+            Some(position) => position,
+            None => {
+                // The list of run keys is full: only moved blobs, of more than 256 runs, come here.
+                let full = std::mem::replace(pack, new_pack());
+                self.uploader.send(full)?;
+                pack.run_key(&run_key).expect("an empty list has room")
+            }
+        };
+        pack.push(entry, sealed);
+        Ok(())
+    }
+
+    /// Stores what is left, and the index. Nothing can be added after that.
+    pub fn finish(mut self) -> Result<IndexFlushed> {
+        self.flush()?;
+        // F27 b: marks that came since the run began.
+        self.leave_marked_packs()?;
+        Ok(IndexFlushed { writer: self })
+    }
+
+    fn flush(&self) -> Result<()> {
+        for open in &self.open {
+            if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
+                self.uploader.send(pack)?;
+            }
+        }
+        self.uploader.drain()
+    }
+
+    /// Moves the blobs of packs that this run relies on and that a prune has marked meanwhile. True if there were any.
+    fn leave_marked_packs(&mut self) -> Result<bool> {
+        let now_marked = read_marks(&self.repository)?;
+        let mut left_any = false;
+        for pack in now_marked.difference(&self.marked.clone()) {
+            let Some(number) = self.index.pack_number(pack) else { continue };
+            if self.used[number as usize].load(Ordering::Relaxed) {
+                self.move_pack(pack)?;
+                left_any = true;
+            }
+        }
+        self.marked = now_marked;
+        if left_any {
+            self.flush()?;
+        }
+        Ok(left_any)
+    }
+
+    fn move_pack(&self, id: &ObjectId) -> Result<()> {
+        let bytes = match self.repository.backend().get(&object_name(Area::Packs, id)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {
+                return Err(RepoError::Overtaken);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
+        for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
+            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
+            self.push(opened.pack.kind, *blob, opened.pack.run_keys[usize::from(blob.run_key)], sealed)?;
+        }
+        Ok(())
+    }
+
+    /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
+    /// be named by an index.
+    fn last_look(&mut self) -> Result<()> {
+        self.leave_marked_packs()?;
+        let listed: HashSet<ObjectId> =
+            self.repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
+        if self.index.objects().iter().all(|id| listed.contains(id)) {
+            return Ok(());
+        }
+        let (fresh, _) = Index::load(&self.repository)?;
+        let relied_on =
+            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
+        let gone: HashSet<u32> = relied_on
+            .filter(|(pack, _)| fresh.pack_number(&pack.id).is_none())
+            .filter_map(|(pack, _)| self.index.pack_number(&pack.id))
+            .collect();
+        let all_elsewhere = gone.is_empty()
+            || self
+                .index
+                .iter(&self.domain.name)
+                .filter(|(_, place)| gone.contains(&place.pack))
+                .all(|(id, _)| fresh.locate(&self.domain.name, &id).is_some());
+        if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
+    }
+}
+
+/// Proof that all packs and the index that names them are stored: the only thing that commits a snapshot.
+#[must_use = "a run that is not committed leaves nothing to restore"]
+#[derive(Debug)]
+pub struct IndexFlushed {
+    writer: Writer,
+}
+
+/// A snapshot to be committed.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // as in `Envelope` and `Body`
+pub struct NewSnapshot {
+    pub time: Time,
+    pub dataset: String,
+    pub host: String,
+    pub previous: Option<ObjectId>,
+    pub tags: Vec<String>,
+    pub label: String,
+    pub summary: Summary,
+    pub root: BlobId,
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl IndexFlushed {
+    /// Bytes written so far and other counters.
+    pub fn stats(&self) -> &WriterStats {
+        self.writer.stats()
+    }
+
+    /// Ends the run without a snapshot: what was stored stays known to the next.
+    pub fn abandon(self) {
+        self.writer.settle();
+    }
+
+    /// Puts the snapshot and looks once more. Only then is it a success.
+    pub fn commit(mut self, new: NewSnapshot) -> Result<ObjectId> {
+        let writer = &mut self.writer;
+        let mut body = Vec::new();
+        let plain = Body { root: new.root, paths: new.paths }.encode();
+        writer.run.0.seal_into(&body_ad(&writer.repository), &plain, &mut body)?;
+        let envelope = Envelope {
+            time: new.time,
+            dataset: new.dataset,
+            host: new.host,
+            domain: writer.domain.name.clone(),
+            previous: new.previous,
+            tags: new.tags,
+            label: new.label,
+            summary: new.summary,
+            run_key: writer.run.1,
+            body,
+            set: None,
+            log_segments: Vec::new(),
+        };
+        let id = writer.repository.put_box(Area::Snapshots, ObjectKind::Snapshot, &envelope.encode())?;
+        writer.last_look()?;
+        writer.settle();
+        Ok(id)
+    }
+}
+
+impl Writer {
+    /// Tells the next run that nothing of this one is left to adopt.
+    fn settle(&self) {
+        if let Some(cache) = &self.cache
+            && cache.write(&settled_name(&self.repository), b"").is_ok()
+        {
+            cache.remove(&pending_name(&self.repository));
+        }
+    }
+}
+
+/// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
+/// them. Packs of other slots, and damaged ones, are left alone.
+fn adopt(repository: &Repository, index: &mut Index, uploader: &Uploader) -> Result<()> {
+    for (id, size) in repository.list(Area::Packs)? {
+        if index.pack_number(&id).is_some() {
+            continue;
+        }
+        match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
+            Ok((slot, pack)) if slot == repository.keyring().slot() => {
+                index.insert(&pack);
+                uploader.stats().adopted_packs.fetch_add(1, Ordering::Relaxed);
+                uploader.index_later(pack);
+            }
+            Ok(_) | Err(Ok(_)) => {}
+            Err(Err(error)) => return Err(error),
+        }
+    }
+    uploader.flush_index()
+}
+
+/// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
+fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
+    let mut marked = HashSet::new();
+    for (id, _) in repository.list(Area::Marks)? {
+        match repository.backend().get(&object_name(Area::Marks, &id)) {
+            Ok(bytes) => match parse_mark(repository, &id, &bytes) {
+                Ok(mark) => marked.extend(mark.packs),
+                Err(RepoError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            },
+            // Marks go when their prune has ended.
+            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(marked)
+}
+
+pub(crate) fn parse_mark(repository: &Repository, id: &ObjectId, bytes: &[u8]) -> Result<Mark> {
+    let name = object_name(Area::Marks, id);
+    crate::verify::check_name(&name, id, bytes)?;
+    let opened = open_box(repository.keyring(), name.as_str(), ObjectKind::Mark, bytes)?;
+    Mark::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))
+}
