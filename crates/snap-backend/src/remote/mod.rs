@@ -1,0 +1,17 @@
+//! Stores that are reached over a network.
+//!
+//! Everything async stays below this module: a small runtime does the waiting, and the threads that call
+//! [`Backend`](crate::Backend) block on it.
+
+mod credentials;
+mod error;
+mod object_store;
+mod runtime;
+mod services;
+mod sftp;
+mod uri;
+
+pub(crate) use credentials::Credentials;
+pub(crate) use services::{SCHEMES, open};
+pub use uri::redact;
+pub(crate) use uri::{Uri, looks_like_uri};

@@ -1,0 +1,65 @@
+//! `s3://bucket/prefix`.
+//!
+//! | query key | |
+//! |---|---|
+//! | `endpoint` | the server's URL, else `AWS_ENDPOINT_URL`, else Amazon's |
+//! | `region` | else `AWS_REGION` or `AWS_DEFAULT_REGION`; with an endpoint, `us-east-1` if nothing is said |
+//! | `path-style` | `true`: `endpoint/bucket/key`, the default with an endpoint; `false`: `bucket.endpoint/key` |
+//! | `checksum` | what each PUT carries: `crc32c` (default), `md5` or `none` |
+//! | `anonymous` | `true`: unsigned requests |
+//!
+//! Credentials: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
+
+use opendal::Operator;
+use opendal::services::S3;
+
+use super::Built;
+use crate::remote::credentials::missing;
+use crate::remote::uri::config_error;
+use crate::remote::{Credentials, Uri};
+
+const KEYS: &[&str] = &["anonymous", "checksum", "endpoint", "path-style", "region"];
+
+pub(super) fn operator(uri: &Uri, credentials: &mut Credentials<'_>) -> Built {
+    uri.expect_keys(KEYS)?;
+    uri.expect_no_userinfo("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")?;
+    let endpoint = uri.endpoint(credentials.plain(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]))?;
+    let region = uri.value("region").map(str::to_owned);
+    let region = region.or_else(|| credentials.plain(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+    let region = region.or_else(|| endpoint.is_some().then(|| "us-east-1".to_owned()));
+    let region = region.ok_or_else(|| config_error("no region: add ?region=… or set AWS_REGION"))?;
+    let path_style = uri.flag("path-style")?.unwrap_or(endpoint.is_some());
+
+    let mut builder = S3::default().bucket(uri.expect_host("bucket")?).root(&uri.path).region(&region);
+    builder = match uri.value("checksum").unwrap_or("crc32c") {
+        checksum @ ("crc32c" | "md5") => builder.checksum_algorithm(checksum),
+        "none" => builder,
+        _ => return Err(config_error("`checksum` is crc32c, md5 or none").into()),
+    };
+    if let Some(endpoint) = &endpoint {
+        builder = builder.endpoint(endpoint);
+    }
+    if !path_style {
+        builder = builder.enable_virtual_host_style();
+    }
+    Ok(Operator::new(sign(builder, uri, credentials)?)?)
+}
+
+fn sign(mut builder: S3, uri: &Uri, credentials: &mut Credentials<'_>) -> Result<S3, super::BuildError> {
+    if !credentials.ambient() {
+        builder = builder.disable_config_load().disable_ec2_metadata();
+    }
+    if uri.flag("anonymous")? == Some(true) {
+        return Ok(builder.skip_signature());
+    }
+    let id = credentials.plain(&["AWS_ACCESS_KEY_ID"]);
+    match (id, credentials.secret(&["AWS_SECRET_ACCESS_KEY"])) {
+        (Some(id), Some(secret)) => builder = builder.access_key_id(&id).secret_access_key(&secret),
+        _ if credentials.ambient() => return Ok(builder),
+        _ => return Err(missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY").into()),
+    }
+    match credentials.secret(&["AWS_SESSION_TOKEN"]) {
+        Some(token) => Ok(builder.session_token(&token)),
+        None => Ok(builder),
+    }
+}

@@ -1,0 +1,19 @@
+//! Real servers for tests, each with its own port and its own temporary directory, gone when dropped.
+//!
+//! [`S3Server`] serves S3 from within the test process, and can be told to fail ([`S3Faults`]).
+//! [`SftpServer`] runs the machine's own `sshd`. What a server needs and the machine lacks makes the test fail
+//! with the name of the missing package; nothing is skipped.
+//!
+//! ```
+//! let server = snap_testkit::S3Server::start();
+//! assert!(server.uri("prefix").starts_with("s3://"));
+//! ```
+//!
+//! What is not here: anything of snap. A test hands [`S3Server::uri`] and [`S3Server::credentials`], or
+//! [`SftpServer::uri`], to the program or library under test.
+
+mod s3;
+mod sftp;
+
+pub use s3::{S3Faults, S3Server};
+pub use sftp::SftpServer;
