@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snap_backend::Bytes;
+use snap_backend::{Bytes, ErrorKind};
 use snap_format::{BlobId, BlobKind, TreeBlob};
 
 use crate::pack::blob_ad;
@@ -101,7 +101,15 @@ impl BlobReader {
         }
         let size = self.index.packs()[place.pack as usize].size;
         let window = WINDOW.max(length).min(size.saturating_sub(place.offset));
-        let bytes = self.repository.backend().get_range(&name, place.offset, window.max(length))?;
+        let backend = self.repository.backend();
+        let bytes = match backend.get_range(&name, place.offset, window.max(length)) {
+            Ok(bytes) => bytes,
+            // Shorter than the index says: what is left of a truncated pack is still of use.
+            Err(error) if error.kind() == ErrorKind::OutOfRange && window > length => {
+                return Ok(backend.get_range(&name, place.offset, length)?);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() == WINDOWS {
             windows.pop_front();

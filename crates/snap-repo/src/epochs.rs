@@ -1,6 +1,6 @@
 //! The chain of epochs: verifying it, and making the next one (`docs/format.md` §4).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use snap_backend::Bytes;
 use snap_crypto::{AgreementKey, SealKey, SignatureKey, Zeroizing, hash, seal_to, verify};
@@ -53,6 +53,9 @@ pub(crate) fn verify_chain(
 ) -> Result<Chain> {
     let mut findings = Vec::new();
     let mut decoded = Vec::new();
+    let there: HashSet<ObjectId> = objects.iter().map(|(name, _)| *name).collect();
+    // What cannot be judged: damaged itself, or in the succession of one that is damaged or missing.
+    let mut unsure: HashSet<ObjectId> = HashSet::new();
     for (name, bytes) in objects {
         let path = object_name(Area::Epochs, name).to_string();
         if hash(bytes) != name.0 {
@@ -61,6 +64,7 @@ pub(crate) fn verify_chain(
                 path,
                 "its bytes do not have the hash in its name",
             ));
+            unsure.insert(*name);
             continue;
         }
         match Epoch::decode(bytes) {
@@ -83,6 +87,14 @@ pub(crate) fn verify_chain(
             .is_some_and(|key| verify(&key, &message, &signature).is_ok())
         {
             valid.insert(name, StoredEpoch { name, epoch });
+        } else if epoch.previous.is_some_and(|previous| unsure.contains(&previous)) {
+            unsure.insert(name);
+        } else if let Some(previous) = epoch.previous.filter(|name| !there.contains(name)) {
+            unsure.extend([name, previous]);
+            let path = object_name(Area::Epochs, &previous).to_string();
+            let why =
+                format!("the epoch {name} names it as the one before, and cannot be believed without it");
+            findings.push(Finding::new(FindingCode::Missing, path, why));
         } else {
             let path = object_name(Area::Epochs, &name).to_string();
             let why = "it is not signed by an owner of the epoch before it";

@@ -6,7 +6,7 @@ use thiserror::Error;
 /// What kind of damage was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FindingCode {
-    /// Something that is referred to is not there.
+    /// An object that must be there is not: the config, a pack that an index names, a snapshot that its successor names.
     Missing,
     /// Bytes that are there are not what was written.
     Corrupt,
@@ -14,9 +14,9 @@ pub enum FindingCode {
     Misnamed,
     /// A pack that no index names: an interrupted run's, or its index is lost.
     Unindexed,
-    /// An index names a pack, or a blob in it, that is not there.
+    /// A snapshot needs a blob that no index and no pack names.
     Dangling,
-    /// Signed by nobody who may, or by somebody who may not sign this.
+    /// Signed by nobody who may, or by somebody who may not sign this; or whole, and not true.
     Forged,
 }
 
@@ -62,6 +62,17 @@ impl Finding {
             snapshots: Vec::new(),
             paths: Vec::new(),
         }
+    }
+
+    /// The same of an object whose bytes have the hash in its name: rot cannot bring that about, so what is wrong was
+    /// written like that.
+    #[must_use]
+    pub fn written_so(mut self) -> Self {
+        if self.code == FindingCode::Corrupt {
+            self.code = FindingCode::Forged;
+            self.why.push_str("; its bytes have the hash in its name, so it was written like that");
+        }
+        self
     }
 
     /// Names the blob.

@@ -1,8 +1,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use snap_backend::ObjectName;
 use snap_format::{
     BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, ObjectKind, PackHeader, Role, RunKeyEntry,
+    SlotId, limits,
 };
 
 use crate::boxes::open_box;
@@ -42,7 +44,15 @@ pub struct PackInfo {
     pub domain: String,
     /// Blobs in it.
     pub blobs: usize,
+    /// Stands for everything that the index says of it ([`pack_digest`]).
+    pub digest: [u8; 32],
     run_keys: Vec<RunKeyEntry>,
+}
+
+/// A hash over all that an index or a header says of a pack: two that agree have the same.
+pub fn pack_digest(pack: &IndexedPack) -> [u8; 32] {
+    let one = IndexObject { packs: vec![pack.clone()], replaces: Vec::new() };
+    snap_crypto::hash(&one.encode())
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +77,8 @@ struct Domain {
 pub struct Index {
     packs: Vec<PackInfo>,
     by_id: HashMap<ObjectId, u32>,
+    /// Further positions of packs of which several things are said.
+    twins: HashMap<ObjectId, Vec<u32>>,
     domains: HashMap<String, Domain>,
     objects: Vec<ObjectId>,
 }
@@ -82,8 +94,8 @@ impl Index {
     pub fn load(repository: &Repository) -> Result<(Self, Vec<Finding>)> {
         let names = repository.list(Area::Index)?;
         let loaded = Mutex::new(Vec::with_capacity(names.len()));
-        for_each_parallel(&names, repository.backend().parallelism(), |(id, _)| {
-            let outcome = load_object(repository, id).map_err(RepoError::into_finding);
+        for_each_parallel(&names, repository.backend().parallelism(), |(id, size)| {
+            let outcome = load_object(repository, id, *size).map_err(RepoError::into_finding);
             let outcome = match outcome {
                 Ok(loaded) => Ok(loaded),
                 Err(Ok(finding)) => Err(finding),
@@ -99,9 +111,9 @@ impl Index {
         for (id, outcome) in loaded {
             index.objects.push(id);
             match outcome {
-                Ok((object, mut forged)) => {
+                Ok(mut object) => {
                     object.packs.iter().for_each(|pack| index.insert(pack));
-                    findings.append(&mut forged);
+                    findings.append(&mut object.findings);
                 }
                 Err(finding) => findings.push(finding),
             }
@@ -109,19 +121,25 @@ impl Index {
         Ok((index, findings))
     }
 
-    /// Adds a pack; a pack that is known already stays as it is.
+    /// Adds a pack, unless the same was said of it before. What contradicts an earlier entry stands beside it, so that a
+    /// slot that lies about another's pack hides nothing.
     pub fn insert(&mut self, pack: &IndexedPack) {
-        if self.by_id.contains_key(&pack.id) {
+        let digest = pack_digest(pack);
+        if self.pack_numbers(&pack.id).any(|number| self.packs[number as usize].digest == digest) {
             return;
         }
         let number = u32::try_from(self.packs.len()).expect("fewer than four billion packs");
-        self.by_id.insert(pack.id, number);
+        if let Some(first) = self.by_id.insert(pack.id, number) {
+            self.by_id.insert(pack.id, first);
+            self.twins.entry(pack.id).or_default().push(number);
+        }
         self.packs.push(PackInfo {
             id: pack.id,
             size: pack.size,
             kind: pack.kind,
             domain: pack.domain.clone(),
             blobs: pack.blobs.len(),
+            digest,
             run_keys: pack.run_keys.clone(),
         });
         let domain = self.domains.entry(pack.domain.clone()).or_default();
@@ -148,9 +166,20 @@ impl Index {
         &self.packs
     }
 
-    /// Position of a pack.
+    /// Position of a pack, the first if several things are said of it.
     pub fn pack_number(&self, id: &ObjectId) -> Option<u32> {
         self.by_id.get(id).copied()
+    }
+
+    /// All positions of a pack: one, unless somebody lies about it.
+    pub fn pack_numbers(&self, id: &ObjectId) -> impl Iterator<Item = u32> + '_ {
+        let twins = self.twins.get(id).into_iter().flatten();
+        self.by_id.get(id).into_iter().chain(twins).copied()
+    }
+
+    /// Whether a pack is named as one of `domain`.
+    pub fn names_pack(&self, id: &ObjectId, domain: &str) -> bool {
+        self.pack_numbers(id).any(|number| self.packs[number as usize].domain == domain)
     }
 
     /// Names of the index objects that were there when it was loaded.
@@ -213,34 +242,92 @@ impl Index {
     }
 }
 
-/// Reads one index object. Pack maps that its signer may not write are reported and left out (F19).
-pub(crate) fn load_object(repository: &Repository, id: &ObjectId) -> Result<(IndexObject, Vec<Finding>)> {
-    let name = object_name(Area::Index, id);
-    let bytes = repository.backend().get(&name)?;
-    parse_object(repository, id, &bytes)
+/// An index object that is believed, and who signed it.
+#[derive(Debug)]
+pub struct ParsedIndex {
+    /// Who signed it.
+    pub slot: SlotId,
+    /// Label of that slot.
+    pub slot_label: String,
+    /// The packs that its signer may name.
+    pub packs: Vec<IndexedPack>,
+    /// What it may not name (F19).
+    pub findings: Vec<Finding>,
 }
 
-pub(crate) fn parse_object(
-    repository: &Repository,
-    id: &ObjectId,
-    bytes: &[u8],
-) -> Result<(IndexObject, Vec<Finding>)> {
+/// No signed box is longer: its payload is bounded, and compression never adds to it (`docs/format.md` §16).
+pub const MAX_BOX_BYTES: u64 = limits::PAYLOAD_PLAIN as u64 + (64 << 10);
+
+/// Refuses an object that is larger than its kind may be, before it is read into memory.
+pub(crate) fn check_box_size(name: &ObjectName, size: u64) -> Result<()> {
+    if size <= MAX_BOX_BYTES { Ok(()) } else { Err(RepoError::corrupt(name.as_str(), "it is too large")) }
+}
+
+fn load_object(repository: &Repository, id: &ObjectId, size: u64) -> Result<ParsedIndex> {
     let name = object_name(Area::Index, id);
-    crate::verify::check_name(&name, id, bytes)?;
-    let opened = open_box(repository.keyring(), name.as_str(), ObjectKind::Index, bytes)?;
-    let mut object =
-        IndexObject::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))?;
-    let mut findings = Vec::new();
-    object.packs.retain(|pack| {
-        let allowed = opened.member.role == Role::Owner || pack.domain == opened.member.domain;
-        if !allowed {
-            let why = format!(
-                "the slot {} of the domain {} claims the pack {} for the domain {}",
-                opened.slot, opened.member.domain, pack.id, pack.domain
-            );
-            findings.push(Finding::new(FindingCode::Forged, name.as_str(), why));
+    check_box_size(&name, size)?;
+    let bytes = repository.backend().get(&name)?;
+    repository.parse_index(id, &bytes)
+}
+
+impl Repository {
+    /// Verifies the bytes of an index object. Pack maps that its signer may not write are reported and left out (F19).
+    pub fn parse_index(&self, id: &ObjectId, bytes: &[u8]) -> Result<ParsedIndex> {
+        let name = object_name(Area::Index, id);
+        crate::verify::check_name(&name, id, bytes)?;
+        let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Index, bytes)?;
+        let object =
+            IndexObject::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))?;
+        let (slot, member) = (opened.slot, opened.member);
+        let (mut packs, mut findings) = (object.packs, Vec::new());
+        packs.retain(|pack| {
+            let allowed = member.role == Role::Owner || pack.domain == member.domain;
+            if !allowed {
+                let why = format!(
+                    "the slot {slot} {:?} of the domain {} claims the pack {} for the domain {}",
+                    member.label, member.domain, pack.id, pack.domain
+                );
+                findings.push(Finding::new(FindingCode::Forged, name.as_str(), why));
+            }
+            allowed
+        });
+        Ok(ParsedIndex { slot, slot_label: member.label, packs, findings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snap_format::BlobEntry;
+
+    fn pack(domain: &str, blob: u8) -> IndexedPack {
+        IndexedPack {
+            id: ObjectId([7; 32]),
+            size: 1000,
+            kind: BlobKind::Data,
+            domain: domain.to_owned(),
+            run_keys: vec![RunKeyEntry { epoch: snap_format::EpochId([0; 16]), sealed: [0; 80] }],
+            blobs: vec![BlobEntry {
+                id: BlobId([blob; 32]),
+                stored_len: 50,
+                plain_len: 10,
+                codec: Codec::Raw,
+                run_key: 0,
+            }],
         }
-        allowed
-    });
-    Ok((object, findings))
+    }
+
+    #[test]
+    fn a_lie_about_a_pack_does_not_hide_the_truth() {
+        let mut index = Index::default();
+        index.insert(&pack("slot-1", 1));
+        index.insert(&pack("main", 1));
+        index.insert(&pack("main", 2));
+        index.insert(&pack("main", 2));
+        assert_eq!(index.pack_numbers(&ObjectId([7; 32])).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(index.names_pack(&ObjectId([7; 32]), "main") && !index.names_pack(&ObjectId([7; 32]), "x"));
+        assert_eq!(index.locate("main", &BlobId([1; 32])).map(|place| place.pack), Some(1));
+        assert_eq!(index.locate("main", &BlobId([2; 32])).map(|place| place.pack), Some(2));
+        assert_eq!(index.locate("slot-1", &BlobId([2; 32])), None);
+    }
 }

@@ -31,7 +31,7 @@ pub use blob_reader::BlobReader;
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use error::{Finding, FindingCode, RepoError};
-pub use index::{Index, Located, PackInfo};
+pub use index::{Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest};
 pub use keyring::{DomainKeys, Keyring, Secret};
 pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snap_backend::{Backend, Bytes, ErrorKind};
+use snap_backend::{Backend, BackendError, Bytes, ErrorKind, ObjectMeta, ObjectName, PutOutcome};
 use snap_crypto::{SealKey, SignatureKey, Zeroizing, hash};
 use snap_format::{
     CONFIG_CHECKSUM_LEN, Config, EpochKeys, ObjectId, RepoId, Role, RunKeyEntry, SlotDetails, Time, limits,
@@ -21,10 +22,10 @@ use crate::{
 #[derive(Clone)]
 pub struct Repository {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) backend: Arc<dyn Backend>,
 }
 
 pub(crate) struct Inner {
-    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) config: Config,
     pub(crate) keyring: Keyring,
     pub(crate) head: StoredEpoch,
@@ -35,7 +36,7 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Repository({})", self.inner.backend.location())
+        write!(f, "Repository({})", self.backend.location())
     }
 }
 
@@ -87,7 +88,7 @@ impl Repository {
         let mut bytes = config.encode();
         bytes.extend_from_slice(&hash(&bytes));
         let bytes = Bytes::from(bytes);
-        if backend.put(&fixed_name(CONFIG), bytes.clone())? == snap_backend::PutOutcome::Existed {
+        if backend.put(&fixed_name(CONFIG), bytes.clone())? == PutOutcome::Existed {
             return Err(RepoError::AlreadyExists(backend.location()));
         }
         backend.put(&fixed_name(CONFIG_BACKUP), bytes)?;
@@ -102,8 +103,8 @@ impl Repository {
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let head = chain.head().clone();
-        let inner = Inner { backend, config, keyring, head, root, findings, run_keys: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner { config, keyring, head, root, findings, run_keys: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner), backend })
     }
 
     /// Its id, shared by its copies.
@@ -123,7 +124,12 @@ impl Repository {
 
     /// The store.
     pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.inner.backend
+        &self.backend
+    }
+
+    /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
+    pub fn rehearsal(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
     }
 
     /// Damage of config and epochs that was met, and got around, while opening.
@@ -304,4 +310,50 @@ fn open_keyring(chain: &Chain, slot: &snap_format::Slot, secrets: SlotSecrets) -
         master: bundle.master.map(Zeroizing::new),
         domains: bundle.domains.iter().map(|(name, seed)| (name.clone(), Zeroizing::new(*seed))).collect(),
     })
+}
+
+/// Reads go through; puts and deletes are said to have worked.
+#[derive(Debug)]
+struct Forgetful(Arc<dyn Backend>);
+
+impl Backend for Forgetful {
+    fn get(&self, name: &ObjectName) -> Result<Bytes, BackendError> {
+        self.0.get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, BackendError> {
+        self.0.get_range(name, offset, len)
+    }
+
+    fn put(&self, _: &ObjectName, _: Bytes) -> Result<PutOutcome, BackendError> {
+        Ok(PutOutcome::Created)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, BackendError> {
+        self.0.stat(name)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(ObjectMeta) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        self.0.list(prefix, each)
+    }
+
+    fn delete(&self, _: &ObjectName) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn local_root(&self) -> Option<&Path> {
+        self.0.local_root()
+    }
+
+    fn parallelism(&self) -> usize {
+        self.0.parallelism()
+    }
 }

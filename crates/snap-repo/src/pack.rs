@@ -87,10 +87,15 @@ impl PackBuilder {
 
     /// Position of a run key, which is added if it is new; `None` if the list is full.
     pub(crate) fn run_key(&mut self, entry: &RunKeyEntry) -> Option<u8> {
-        let at = self.run_keys.iter().position(|known| known == entry).unwrap_or_else(|| {
-            self.run_keys.push(*entry);
-            self.run_keys.len() - 1
-        });
+        let known = self.run_keys.iter().position(|known| known == entry);
+        let at = match known {
+            Some(at) => at,
+            None if self.run_keys.len() < limits::RUN_KEYS => {
+                self.run_keys.push(*entry);
+                self.run_keys.len() - 1
+            }
+            None => return None,
+        };
         u8::try_from(at).ok()
     }
 
@@ -141,6 +146,9 @@ fn read_header(keyring: &Keyring, id: ObjectId, size: u64, read: &mut ReadAt<'_>
     let object = object_name(Area::Packs, &id).to_string();
     let too_short = || RepoError::corrupt(&object, "it is too short for a pack");
     let head_len = HEAD_LEN as u64;
+    if size > limits::PACK {
+        return Err(RepoError::corrupt(&object, "it is larger than any pack"));
+    }
     let trailer_at =
         size.checked_sub(TRAILER_LEN as u64).filter(|at| *at > head_len).ok_or_else(too_short)?;
     let head_bytes = read(0, head_len)?;
@@ -200,18 +208,38 @@ pub(crate) fn fetch_header(
 
 /// Reads the header of a pack that is in memory, and compares the hash of head and body with what it says.
 pub(crate) fn parse_pack(keyring: &Keyring, id: ObjectId, bytes: &[u8]) -> Result<OpenedHeader> {
-    let opened = read_header(keyring, id, bytes.len() as u64, &mut |offset, len| {
+    parse_and_hash(keyring, id, bytes).1
+}
+
+/// As [`parse_pack`], and the name that the bytes should have: one pass over them gives both hashes.
+pub(crate) fn parse_and_hash(
+    keyring: &Keyring,
+    id: ObjectId,
+    bytes: &[u8],
+) -> (ObjectId, Result<OpenedHeader>) {
+    let mut hasher = Hasher::default();
+    let opened = header_in(keyring, id, bytes).and_then(|opened| {
+        let (body, rest) = bytes.split_at(PackHeader::body_end(&opened.pack.blobs) as usize);
+        hasher.update(body);
+        let body_hash = hasher.finish();
+        hasher.update(rest);
+        if body_hash == opened.body_hash {
+            return Ok(opened);
+        }
+        let object = object_name(Area::Packs, &id);
+        Err(RepoError::corrupt(object.as_str(), "its body does not have the hash that its header names"))
+    });
+    match &opened {
+        Ok(_) => (ObjectId(hasher.finish()), opened),
+        Err(_) => (ObjectId(hash(bytes)), opened),
+    }
+}
+
+fn header_in(keyring: &Keyring, id: ObjectId, bytes: &[u8]) -> Result<OpenedHeader> {
+    read_header(keyring, id, bytes.len() as u64, &mut |offset, len| {
         let range = offset as usize..(offset + len) as usize;
         bytes.get(range).map(<[u8]>::to_vec).ok_or_else(|| {
             RepoError::corrupt(object_name(Area::Packs, &id).as_str(), "it is shorter than its header says")
         })
-    })?;
-    let body = &bytes[..PackHeader::body_end(&opened.pack.blobs) as usize];
-    if hash(body) != opened.body_hash {
-        return Err(RepoError::corrupt(
-            object_name(Area::Packs, &id).as_str(),
-            "its body does not have the hash that its header names",
-        ));
-    }
-    Ok(opened)
+    })
 }

@@ -4,6 +4,7 @@ use snap_backend::Timestamp;
 use snap_format::{Body, Envelope, ObjectId, ObjectKind, Record, SlotId, Time};
 
 use crate::boxes::open_box;
+use crate::index::check_box_size;
 use crate::{
     Area, DomainKeys, Finding, FindingCode, RepoError, Repository, Result, for_each_parallel, object_name,
     parse_object_name,
@@ -81,13 +82,16 @@ impl Repository {
     }
 
     fn load_snapshot(&self, id: &ObjectId, size: u64, stored: Option<Timestamp>) -> Result<Snapshot> {
-        let bytes = self.backend().get(&object_name(Area::Snapshots, id))?;
+        let name = object_name(Area::Snapshots, id);
+        check_box_size(&name, size)?;
+        let bytes = self.backend().get(&name)?;
         let mut snapshot = self.parse_snapshot(id, &bytes)?;
         (snapshot.size, snapshot.stored) = (size, stored);
         Ok(snapshot)
     }
 
-    pub(crate) fn parse_snapshot(&self, id: &ObjectId, bytes: &[u8]) -> Result<Snapshot> {
+    /// Verifies a snapshot's bytes, but for its body.
+    pub fn parse_snapshot(&self, id: &ObjectId, bytes: &[u8]) -> Result<Snapshot> {
         let name = object_name(Area::Snapshots, id);
         crate::verify::check_name(&name, id, bytes)?;
         let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Snapshot, bytes)?;
@@ -138,8 +142,8 @@ impl Repository {
     /// Reads all records that can be read; the rest are findings.
     pub fn records(&self) -> Result<RecordsAndFindings> {
         let (mut records, mut findings) = (Vec::new(), Vec::new());
-        for (id, _) in self.list(Area::Records)? {
-            match self.load_record(&id).map_err(RepoError::into_finding) {
+        for (id, size) in self.list(Area::Records)? {
+            match self.load_record(&id, size).map_err(RepoError::into_finding) {
                 Ok(record) => records.push((id, record)),
                 Err(Ok(finding)) => findings.push(finding),
                 Err(Err(error)) => return Err(error),
@@ -148,13 +152,15 @@ impl Repository {
         Ok((records, findings))
     }
 
-    fn load_record(&self, id: &ObjectId) -> Result<Record> {
+    fn load_record(&self, id: &ObjectId, size: u64) -> Result<Record> {
         let name = object_name(Area::Records, id);
+        check_box_size(&name, size)?;
         let bytes = self.backend().get(&name)?;
         self.parse_record(id, &bytes)
     }
 
-    pub(crate) fn parse_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<Record> {
+    /// Verifies a record's bytes. Only owners forget.
+    pub fn parse_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<Record> {
         let name = object_name(Area::Records, id);
         crate::verify::check_name(&name, id, bytes)?;
         let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Record, bytes)?;

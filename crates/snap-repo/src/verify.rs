@@ -2,9 +2,10 @@
 
 use snap_backend::ObjectName;
 use snap_crypto::hash;
-use snap_format::{BlobKind, Head, IndexedPack, ObjectId, PackHeader, SlotId};
+use snap_format::{BlobKind, Head, IndexedPack, Mark, ObjectId, ObjectKind, PackHeader, SlotId, TreeBlob};
 
-use crate::pack::{fetch_header, parse_pack};
+use crate::boxes::open_box;
+use crate::pack::{fetch_header, parse_and_hash};
 use crate::{
     Area, BlobReader, DomainKeys, Finding, FindingCode, Located, RepoError, Repository, Result, Scratch,
     object_name,
@@ -25,7 +26,16 @@ pub fn verify_object_name(
     bytes: &[u8],
     is_known: impl Fn(&ObjectId) -> bool,
 ) -> Option<Finding> {
-    let found = ObjectId(hash(bytes));
+    judge_name(name, id, ObjectId(hash(bytes)), bytes, is_known)
+}
+
+fn judge_name(
+    name: &ObjectName,
+    id: &ObjectId,
+    found: ObjectId,
+    bytes: &[u8],
+    is_known: impl Fn(&ObjectId) -> bool,
+) -> Option<Finding> {
     if found == *id {
         return None;
     }
@@ -50,6 +60,8 @@ pub fn verify_object_name(
 pub struct PackReport {
     /// Who wrote it, if its header opens.
     pub slot: Option<SlotId>,
+    /// Whether its bytes have the hash in its name.
+    pub is_whole: bool,
     /// Its contents, if its header opens.
     pub pack: Option<IndexedPack>,
     /// Blobs opened and hashed again.
@@ -65,44 +77,38 @@ impl Repository {
         Ok((opened.slot, opened.pack))
     }
 
-    /// Verifies an index object's bytes; what its signer may not claim is reported.
-    pub fn verify_index(&self, id: &ObjectId, bytes: &[u8]) -> Result<Vec<Finding>> {
-        crate::index::parse_object(self, id, bytes).map(|(_, findings)| findings)
-    }
-
-    /// Verifies a snapshot's bytes, its body too if the role reads.
-    pub fn verify_snapshot(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
-        let snapshot = self.parse_snapshot(id, bytes)?;
-        if self.keyring().can_read() { self.open_body(&snapshot).map(drop) } else { Ok(()) }
-    }
-
-    /// Verifies a record's bytes.
-    pub fn verify_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
-        self.parse_record(id, bytes).map(drop)
-    }
-
-    /// Verifies a mark's bytes.
-    pub fn verify_mark(&self, id: &ObjectId, bytes: &[u8]) -> Result<()> {
-        crate::writer::parse_mark(self, id, bytes).map(drop)
+    /// Verifies a mark's bytes; only an owner's is one.
+    pub fn parse_mark(&self, id: &ObjectId, bytes: &[u8]) -> Result<Mark> {
+        let name = object_name(Area::Marks, id);
+        check_name(&name, id, bytes)?;
+        let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Mark, bytes)?;
+        Mark::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))
     }
 }
 
 impl BlobReader {
-    /// Verifies a whole pack: header, signature, body hash and, if the role reads, every blob. The caller has compared
-    /// the name.
+    /// Verifies a whole pack: name, header, signature, body hash and, if the role reads, every blob. `is_known` is as in
+    /// [`verify_object_name`].
     pub fn verify_pack(
         &self,
         id: ObjectId,
         bytes: &[u8],
+        is_known: impl Fn(&ObjectId) -> bool,
         scratch: &mut Scratch,
         plain: &mut Vec<u8>,
     ) -> Result<PackReport> {
-        let mut report = PackReport { slot: None, pack: None, blobs: 0, findings: Vec::new() };
-        let opened = match parse_pack(self.repository().keyring(), id, bytes).map_err(RepoError::into_finding)
-        {
+        let mut report =
+            PackReport { slot: None, is_whole: true, pack: None, blobs: 0, findings: Vec::new() };
+        let (found, opened) = parse_and_hash(self.repository().keyring(), id, bytes);
+        if let Some(finding) = judge_name(&object_name(Area::Packs, &id), &id, found, bytes, is_known) {
+            report.is_whole = false;
+            report.findings.push(finding);
+            return Ok(report);
+        }
+        let opened = match opened.map_err(RepoError::into_finding) {
             Ok(opened) => opened,
             Err(Ok(finding)) => {
-                report.findings.push(finding);
+                report.findings.push(finding.written_so());
                 return Ok(report);
             }
             Err(Err(error)) => return Err(error),
@@ -156,11 +162,11 @@ impl BlobReader {
                 Ok(()) => {
                     report.blobs += 1;
                     if pack.kind == BlobKind::Tree
-                        && let Err(error) = snap_format::TreeBlob::decode(plain)
+                        && let Err(error) = TreeBlob::decode(plain)
                     {
-                        let object = object_name(Area::Packs, &pack.id).to_string();
-                        let finding = Finding::new(FindingCode::Forged, object, error.to_string());
-                        report.findings.push(finding.blob(blob.id));
+                        let object = object_name(Area::Packs, &pack.id);
+                        let finding = RepoError::format(object.as_str(), error).into_finding()?;
+                        report.findings.push(finding.written_so().blob(blob.id));
                     }
                 }
                 // The pack is signed and whole, so what does not open was sealed wrongly on purpose.

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snap_crypto::SealKey;
 use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, Envelope, Mark, ObjectId, ObjectKind, PackHeader, RunKeyEntry,
-    Summary, Time, limits,
+    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
+    Time, limits,
 };
 
-use crate::boxes::open_box;
+use crate::index::check_box_size;
 use crate::pack::{PackBuilder, parse_pack, seal_blob};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
@@ -108,7 +108,7 @@ impl Writer {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
         if !settled {
-            adopt(repository, &mut index, &uploader)?;
+            adopt(repository, &mut index, &marked, &uploader)?;
         }
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
@@ -133,6 +133,11 @@ impl Writer {
     /// The keys under which this run names blobs and cuts.
     pub fn domain(&self) -> &DomainKeys {
         &self.domain
+    }
+
+    /// The repository that is written to.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// The index as it was when the run began, adopted packs included.
@@ -227,8 +232,8 @@ impl Writer {
         let now_marked = read_marks(&self.repository)?;
         let mut left_any = false;
         for pack in now_marked.difference(&self.marked.clone()) {
-            let Some(number) = self.index.pack_number(pack) else { continue };
-            if self.used[number as usize].load(Ordering::Relaxed) {
+            if self.index.pack_numbers(pack).any(|number| self.used[number as usize].load(Ordering::Relaxed))
+            {
                 self.move_pack(pack)?;
                 left_any = true;
             }
@@ -248,6 +253,7 @@ impl Writer {
             }
             Err(error) => return Err(error.into()),
         };
+        crate::verify::check_name(&object_name(Area::Packs, id), id, &bytes)?;
         let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
         for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
             let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
@@ -269,15 +275,16 @@ impl Writer {
         let relied_on =
             self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
         let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| fresh.pack_number(&pack.id).is_none())
-            .filter_map(|(pack, _)| self.index.pack_number(&pack.id))
+            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
+            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
             .collect();
+        let domain = &self.domain.name;
         let all_elsewhere = gone.is_empty()
             || self
                 .index
-                .iter(&self.domain.name)
-                .filter(|(_, place)| gone.contains(&place.pack))
-                .all(|(id, _)| fresh.locate(&self.domain.name, &id).is_some());
+                .iter(domain)
+                .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
+                .all(|(id, _)| fresh.locate(domain, &id).is_some());
         if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }
@@ -354,10 +361,15 @@ impl Writer {
 }
 
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
-/// them. Packs of other slots, and damaged ones, are left alone.
-fn adopt(repository: &Repository, index: &mut Index, uploader: &Uploader) -> Result<()> {
+/// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
+fn adopt(
+    repository: &Repository,
+    index: &mut Index,
+    marked: &HashSet<ObjectId>,
+    uploader: &Uploader,
+) -> Result<()> {
     for (id, size) in repository.list(Area::Packs)? {
-        if index.pack_number(&id).is_some() {
+        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
@@ -376,9 +388,13 @@ fn adopt(repository: &Repository, index: &mut Index, uploader: &Uploader) -> Res
 /// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
 fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
     let mut marked = HashSet::new();
-    for (id, _) in repository.list(Area::Marks)? {
-        match repository.backend().get(&object_name(Area::Marks, &id)) {
-            Ok(bytes) => match parse_mark(repository, &id, &bytes) {
+    for (id, size) in repository.list(Area::Marks)? {
+        let name = object_name(Area::Marks, &id);
+        if check_box_size(&name, size).is_err() {
+            continue;
+        }
+        match repository.backend().get(&name) {
+            Ok(bytes) => match repository.parse_mark(&id, &bytes) {
                 Ok(mark) => marked.extend(mark.packs),
                 Err(RepoError::Damaged(_)) => {}
                 Err(error) => return Err(error),
@@ -389,11 +405,4 @@ fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
         }
     }
     Ok(marked)
-}
-
-pub(crate) fn parse_mark(repository: &Repository, id: &ObjectId, bytes: &[u8]) -> Result<Mark> {
-    let name = object_name(Area::Marks, id);
-    crate::verify::check_name(&name, id, bytes)?;
-    let opened = open_box(repository.keyring(), name.as_str(), ObjectKind::Mark, bytes)?;
-    Mark::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))
 }

@@ -1,13 +1,33 @@
 //! Backing up: a source becomes a snapshot.
 
+mod dir;
+mod files;
+mod plan;
+mod queue;
+mod run;
+mod stream;
+mod tree_cache;
+mod trees;
+
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use snap_format::{ObjectId, Summary, Time};
-use snap_repo::{Cache, Repository};
-use snap_source::FilterOptions;
+use snap_chunker::CutKey;
+use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
+use snap_repo::{
+    BlobReader, Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions,
+};
+use snap_source::{Filter, FilterOptions, Names};
 
-use crate::{Context, Result};
+use self::dir::DirState;
+use self::plan::Plan;
+use self::queue::Queue;
+use self::run::{Counts, Run, Worker};
+use self::tree_cache::{CachedTrees, NewTrees, ParentTrees, cache_name};
+use crate::{Context, EngineError, Event, Phase, Result};
 
 /// Where a run reads from.
 pub enum BackupSource {
@@ -74,12 +94,198 @@ pub struct BackupReport {
     pub missing_sources: Vec<Vec<u8>>,
 }
 
-/// Backs up.
+/// Backs up. The order is that of `snap-repo`: nothing is named before it is stored.
 pub fn backup(
-    _repository: &Repository,
-    _cache: Option<&Cache>,
-    _options: BackupOptions,
-    _context: Context<'_>,
+    repository: &Repository,
+    cache: Option<&Cache>,
+    options: BackupOptions,
+    context: Context<'_>,
 ) -> Result<BackupReport> {
-    Ok(BackupReport::default())
+    context.progress.begin(Phase::Opening, 0, 0);
+    repository.keyring().require_writer("backup")?;
+    let prepared = Prepared::new(options.source, context)?;
+    let (index, findings) = Index::load(repository)?;
+    let set = repository.snapshots()?;
+    for finding in findings.iter().chain(&set.findings) {
+        context.observer.event(Event::Finding(finding));
+    }
+    let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
+    let (writing, cache) =
+        if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
+    let writer = Writer::begin(&writing, index, cache, writer_options(&writing, context))?;
+    let trees_name = cache_name(&options.dataset, &options.host);
+    let cached = cache.and_then(|cache| CachedTrees::load(cache, &trees_name));
+    let (parent, parent_root) = history.parent(repository, cached.as_ref());
+    let reader = repository
+        .keyring()
+        .can_read()
+        .then(|| BlobReader::new(repository.clone(), Arc::clone(writer.index())));
+    let domain = writer.domain().clone();
+    let cut_key = CutKey::new(*domain.cut);
+    let run = Run {
+        context,
+        writer,
+        filter: prepared.filter,
+        names: Names::new(),
+        parent: ParentTrees { cached, reader, domain },
+        new_trees: NewTrees::default(),
+        counts: Counts::default(),
+        queue: Queue::new(context.threads + 1),
+        cut_key,
+        level: options.level,
+        root: Mutex::default(),
+        failure: Mutex::default(),
+    };
+    let total = parent.and_then(|id| set.snapshots.iter().find(|snapshot| snapshot.id == id));
+    let total = total.map(|snapshot| snapshot.envelope.summary).unwrap_or_default();
+    context.progress.begin(Phase::Storing, total.files, total.source_bytes);
+    start(&run, prepared.source, parent_root, options.time, options.level)?;
+    let root = run.work(context.threads.max(options.readers.unwrap_or(1)))?;
+    context.progress.begin(Phase::Finishing, 0, 0);
+    let Run { writer, parent: trees, new_trees, counts, .. } = run;
+    let flushed = writer.finish()?;
+    let summary = counts.summary(flushed.stats());
+    let missing_sources = prepared.missing;
+    let mut report = BackupReport { snapshot: None, parent, summary, missing_sources };
+    if options.dry_run || options.skip_if_unchanged && parent_root == Some(root) {
+        flushed.abandon();
+        return Ok(report);
+    }
+    let id = flushed.commit(NewSnapshot {
+        time: options.time,
+        dataset: options.dataset,
+        host: options.host,
+        previous: history.previous,
+        tags: options.tags,
+        label: options.label,
+        summary,
+        root,
+        paths: prepared.paths,
+    })?;
+    report.snapshot = Some(id);
+    let is_current = trees.cached.as_ref().is_some_and(|cached| cached.root == root);
+    if let Some(cache) = cache.filter(|_| !is_current)
+        && let Err(error) =
+            CachedTrees::store(cache, &trees_name, trees.cached.as_ref(), &new_trees, id, root)
+    {
+        let text =
+            format!("the local cache cannot be written ({error}); the next run reads more than it needs to");
+        context.observer.event(Event::Warning { text: &text });
+    }
+    Ok(report)
+}
+
+/// Memory goes to packs on their way, after what the workers need.
+fn writer_options(repository: &Repository, context: Context<'_>) -> WriterOptions {
+    let defaults = WriterOptions::default();
+    let workers = (context.threads as u64 + 1) * queue::SEGMENT as u64;
+    let packs = context.memory_bytes.saturating_sub(workers) / (defaults.pack_target as u64 + (2 << 20));
+    let wanted =
+        if repository.backend().local_root().is_some() { 2 } else { repository.backend().parallelism() };
+    WriterOptions {
+        uploads: wanted.min(usize::try_from(packs.saturating_sub(1)).unwrap_or(1)).max(1),
+        ..defaults
+    }
+}
+
+/// The sources, looked at.
+struct Prepared {
+    source: PreparedSource,
+    filter: Filter,
+    paths: Vec<Vec<u8>>,
+    missing: Vec<Vec<u8>>,
+}
+
+enum PreparedSource {
+    Plan(Plan),
+    Stream(String, Box<dyn CommandStream>),
+}
+
+impl Prepared {
+    fn new(source: BackupSource, context: Context<'_>) -> Result<Self> {
+        let pattern = |error: snap_source::FilterError| EngineError::Pattern(error.to_string());
+        match source {
+            BackupSource::Paths { paths, working_dir, mut filter, as_path } => {
+                if as_path.is_some() && paths.len() != 1 {
+                    return Err(EngineError::Usage("--as-path needs exactly one path".into()));
+                }
+                let mut plan = Plan::new(&paths, &working_dir, as_path.as_deref(), context.observer)?;
+                filter.roots = plan.paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+                let (paths, missing) = (plan.paths.clone(), std::mem::take(&mut plan.missing));
+                let filter = Filter::new(filter).map_err(pattern)?;
+                Ok(Self { source: PreparedSource::Plan(plan), filter, paths, missing })
+            }
+            BackupSource::Stream { name, stream } => {
+                if !Node::name_is_safe(name.as_bytes()) {
+                    return Err(EngineError::Usage(format!("{name:?} cannot be the name of a file")));
+                }
+                let paths = vec![format!("/{name}").into_bytes()];
+                let filter = Filter::new(FilterOptions::default()).map_err(pattern)?;
+                Ok(Self { source: PreparedSource::Stream(name, stream), filter, paths, missing: Vec::new() })
+            }
+        }
+    }
+}
+
+fn start(
+    run: &Run<'_>,
+    source: PreparedSource,
+    parent_root: Option<BlobId>,
+    time: Time,
+    level: i32,
+) -> Result<()> {
+    let scratch = Scratch::new(level).map_err(|error| EngineError::io("preparing", b"compression", error))?;
+    let mut worker = Worker { scratch, buffer: Vec::new(), cuts: Vec::new() };
+    let parent_root = parent_root.map(|tree| Node::new(Vec::new(), NodeKind::Dir { tree }, Time::default()));
+    match source {
+        PreparedSource::Plan(plan) => plan.start(run, parent_root, &mut worker),
+        PreparedSource::Stream(name, stream) => {
+            let top = DirState::new(b"/".to_vec(), None);
+            top.expect(None, 1, None);
+            let mut item = plan::stream_item(&name, time, (0, 0));
+            item.profile = plan::stream_profile(run, parent_root.as_ref(), &name, &mut worker);
+            stream::start_stream(run, &top, item, stream);
+            dir::listed(run, &top, &mut worker.scratch)
+        }
+    }
+}
+
+/// What came before of the same dataset and host.
+struct History {
+    /// Of the same slot: the chain that `check` follows.
+    previous: Option<ObjectId>,
+    /// Of the same domain: what a reader compares with.
+    newest: Option<(ObjectId, BlobId)>,
+}
+
+impl History {
+    fn find(repository: &Repository, snapshots: &[Snapshot], dataset: &str, host: &str) -> Self {
+        let keyring = repository.keyring();
+        let same: Vec<&Snapshot> = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.envelope.dataset == dataset && snapshot.envelope.host == host)
+            .collect();
+        let previous =
+            same.iter().rev().find(|snapshot| snapshot.slot == keyring.slot()).map(|snapshot| snapshot.id);
+        let own_domain =
+            same.iter().rev().filter(|snapshot| snapshot.envelope.domain == keyring.own_domain());
+        let newest = own_domain
+            .filter(|_| keyring.can_read())
+            .find_map(|snapshot| Some((snapshot.id, repository.open_body(snapshot).ok()?.root)));
+        Self { previous, newest }
+    }
+
+    /// The snapshot to compare with and its root: for a slot that cannot read, what its cache has kept.
+    fn parent(
+        &self,
+        repository: &Repository,
+        cached: Option<&CachedTrees>,
+    ) -> (Option<ObjectId>, Option<BlobId>) {
+        let found = if repository.keyring().can_read() {
+            self.newest
+        } else {
+            cached.map(|cached| (cached.snapshot, cached.root))
+        };
+        found.unzip()
+    }
 }

@@ -1,10 +1,24 @@
 //! Restoring: a snapshot becomes files again.
 
-use std::io::Write;
-use std::path::PathBuf;
+mod data;
+mod dirs;
+mod plan;
+mod tar;
+mod verify;
 
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use snap_format::Node;
+use snap_repo::Scratch;
+use snap_source::{ApplyNote, ApplyOptions, SourceDir, TargetDir};
+
+use self::plan::Plan;
 use crate::browse::Browser;
-use crate::{Context, Result};
+use crate::{Context, EngineError, Phase, Result};
 
 /// What to do with what is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,12 +79,168 @@ pub struct RestoreReport {
 }
 
 /// Restores `path` of a snapshot (`None`: all of it, below the target under absolute paths).
+///
+/// Every blob is authenticated and hashed again before it is written. Damage costs the entries that it touches, each named
+/// through the observer; everything else is restored.
 pub fn restore(
-    _browser: &Browser,
-    _path: Option<&[u8]>,
-    _target: RestoreTarget,
-    _options: &RestoreOptions,
-    _context: Context<'_>,
+    browser: &Browser,
+    path: Option<&[u8]>,
+    target: RestoreTarget,
+    options: &RestoreOptions,
+    context: Context<'_>,
 ) -> Result<RestoreReport> {
-    Ok(RestoreReport::default())
+    let apply_options =
+        ApplyOptions { owner: !options.no_owner, remove_xattrs: true, ..ApplyOptions::default() };
+    let restore = Restore { browser, options, context, apply_options, counts: Counts::default() };
+    match target {
+        RestoreTarget::Tar(out) => tar::write(&restore, path, out)?,
+        RestoreTarget::Dir(target) => into_directory(&restore, path, &target)?,
+    }
+    Ok(restore.counts.report())
+}
+
+fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> Result<()> {
+    let bytes = target.as_os_str().as_bytes();
+    let mut scratch =
+        Scratch::new(1).map_err(|error| EngineError::io("preparing", b"decompression", error))?;
+    // The path is looked up first: a typing error must not leave an empty target behind.
+    restore.browser.find(path.unwrap_or_default(), &mut scratch)?;
+    // A rehearsal makes nothing, not even the target.
+    let opened = match SourceDir::open_search(target) {
+        Err(error) if restore.options.dry_run && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => TargetDir::open_or_create(target, 0o700).map(Some),
+    };
+    let opened = opened.map_err(|error| EngineError::io("opening the target", bytes, error))?;
+    restore.context.progress.begin(Phase::Planning, 0, 0);
+    let plan = plan::plan(restore, path, opened, &mut scratch)?;
+    data::write_files(restore, &plan, &mut scratch)?;
+    if restore.options.dry_run {
+        return Ok(());
+    }
+    make_links(restore, &plan)?;
+    finish_directories(restore, &plan);
+    if restore.options.verify { verify::verify(restore, &plan) } else { Ok(()) }
+}
+
+/// Further names of files, once the first is there.
+fn make_links(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
+    for task in &plan.links {
+        restore.context.check_stop()?;
+        let path = plan.dirs.path(task.dir, &task.node.name);
+        let (first_dir, first_name) = &task.first;
+        let made =
+            plan.dirs.open(*first_dir).and_then(|first| Ok((first, plan.dirs.open(task.dir)?))).and_then(
+                |(first, dir)| {
+                    let existing = dir.stat_child(&task.node.name)?;
+                    let wanted = first.stat_child(first_name)?;
+                    match (existing, wanted) {
+                        (Some(existing), Some(wanted)) if existing.is_same_file(&wanted) => return Ok(None),
+                        (Some(_), _) if restore.options.overwrite == Overwrite::Never => return Ok(None),
+                        (Some(_), Some(_)) => plan::remove_non_directory(&dir, &task.node.name)?,
+                        _ => {}
+                    }
+                    first.link(first_name, &dir, &task.node.name)?;
+                    Ok(Some(existing.is_some()))
+                },
+            );
+        match made {
+            Ok(Some(replaced)) => restore.count_restored(0, replaced),
+            Ok(None) => restore.count_skipped(),
+            Err(error) => restore.failed(&path, &error),
+        }
+    }
+    Ok(())
+}
+
+/// Attributes of directories come last and from the bottom up, since what happens inside changes them.
+fn finish_directories(restore: &Restore<'_>, plan: &Plan) {
+    for (number, info) in plan.dirs.infos.iter().enumerate().rev() {
+        let Some(node) = info.node.as_ref().filter(|_| info.made) else { continue };
+        let path = || plan.dirs.path(number as u32, b"");
+        match plan.dirs.open(number as u32) {
+            Ok(handle) => restore.notes(&path, handle.apply_self(node, &restore.apply_options)),
+            Err(error) => restore.failed(&path(), &error),
+        }
+    }
+}
+
+fn to_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+/// What the parts of a restore share.
+struct Restore<'a> {
+    browser: &'a Browser,
+    options: &'a RestoreOptions,
+    context: Context<'a>,
+    apply_options: ApplyOptions,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    restored: AtomicU64,
+    skipped: AtomicU64,
+    overwritten: AtomicU64,
+    deleted: AtomicU64,
+    restored_bytes: AtomicU64,
+    fetched_bytes: AtomicU64,
+    requests: AtomicU64,
+    damaged: AtomicU64,
+    failed: AtomicU64,
+}
+
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Counts {
+    fn report(&self) -> RestoreReport {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RestoreReport {
+            restored: read(&self.restored),
+            skipped: read(&self.skipped),
+            overwritten: read(&self.overwritten),
+            deleted: read(&self.deleted),
+            restored_bytes: read(&self.restored_bytes),
+            fetched_bytes: read(&self.fetched_bytes),
+            requests: read(&self.requests),
+            damaged: read(&self.damaged),
+            failed: read(&self.failed),
+        }
+    }
+}
+
+impl Restore<'_> {
+    fn count_restored(&self, bytes: u64, replaced: bool) {
+        bump(&self.counts.restored, 1);
+        bump(&self.counts.restored_bytes, bytes);
+        if replaced {
+            bump(&self.counts.overwritten, 1);
+        }
+    }
+
+    fn count_dir(&self, existed: bool) {
+        if existed { self.count_skipped() } else { self.count_restored(0, false) }
+    }
+
+    fn count_skipped(&self) {
+        bump(&self.counts.skipped, 1);
+    }
+
+    fn count_deleted(&self, path: &[u8]) {
+        bump(&self.counts.deleted, 1);
+        self.context.done(path, "deleted");
+    }
+
+    /// Sets the attributes of an entry that is not a regular file.
+    fn apply(&self, handle: &TargetDir, dirs: &dirs::Dirs, dir: u32, node: &Node) {
+        self.notes(&|| dirs.path(dir, &node.name), handle.apply_child(&node.name, node, &self.apply_options));
+    }
+
+    fn notes(&self, path: &dyn Fn() -> Vec<u8>, notes: Vec<ApplyNote>) {
+        for note in notes {
+            self.context.note(&path(), &format!("not restored: {note}"));
+        }
+    }
 }

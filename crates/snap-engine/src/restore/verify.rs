@@ -1,0 +1,65 @@
+//! Reading back what was restored.
+
+use std::io;
+
+use snap_format::NodeKind;
+use snap_repo::for_each_parallel;
+
+use super::Restore;
+use super::plan::{FileTask, Plan};
+use crate::{Phase, Result};
+
+/// Reads every file that was written and hashes it again; a difference is a failure of that file.
+pub(super) fn verify(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
+    let bytes = plan.files.iter().map(|task| task.node.size()).sum();
+    restore.context.progress.begin(Phase::ReadingData, plan.files.len() as u64, bytes);
+    for_each_parallel(&plan.files, restore.context.threads, |task| {
+        restore.context.check_stop()?;
+        match verify_file(restore, plan, task) {
+            Ok(()) => {}
+            // Lost to damage or failed before: that was said.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => restore.failed(&plan.dirs.path(task.dir, &task.node.name), &error),
+        }
+        restore.context.progress.add(1, task.node.size());
+        Ok(())
+    })
+}
+
+fn verify_file(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> io::Result<()> {
+    let dir = plan.dirs.open(task.dir)?.as_source();
+    let file = dir.open_file(&task.node.name)?;
+    let differs =
+        || io::Error::new(io::ErrorKind::InvalidData, "what was read back differs from the snapshot");
+    if file.opened_stat().size != task.node.size() {
+        return Err(differs());
+    }
+    let holes: &[(u64, u64)] = match &task.node.kind {
+        NodeKind::File { holes, .. } => holes,
+        _ => &[],
+    };
+    let index = restore.browser.reader().index();
+    let domain = restore.browser.domain();
+    let mut holes = holes.iter().peekable();
+    let (mut offset, mut chunk) = (0, Vec::new());
+    for id in &task.blobs {
+        chunk.resize(index.plain_len(&domain.name, id).unwrap_or(0) as usize, 0);
+        let mut filled = 0;
+        while filled < chunk.len() {
+            while let Some((_, length)) = holes.next_if(|(start, _)| *start == offset) {
+                offset += length;
+            }
+            let until = holes.peek().map_or(u64::MAX, |(start, _)| start - offset);
+            let want = (chunk.len() - filled).min(usize::try_from(until).unwrap_or(usize::MAX));
+            let read = file.read_at(&mut chunk[filled..filled + want], offset)?;
+            if read == 0 {
+                return Err(differs());
+            }
+            (filled, offset) = (filled + read, offset + read as u64);
+        }
+        if domain.data_id.id(&chunk) != id.0 {
+            return Err(differs());
+        }
+    }
+    Ok(())
+}

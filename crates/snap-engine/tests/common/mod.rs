@@ -1,0 +1,144 @@
+//! A repository in a temporary directory, and the verbs on it with as little ceremony as possible.
+#![allow(dead_code)] // each test file uses its part
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use snap_backend::{Backend, OpenOptions};
+use snap_engine::browse::Browser;
+use snap_engine::{
+    BackupOptions, BackupReport, BackupSource, Context, Event, Observer, Progress, RestoreOptions,
+    RestoreReport, RestoreTarget,
+};
+use snap_format::Time;
+use snap_repo::{Cache, Index, Repository, Secret, Snapshot};
+use snap_source::FilterOptions;
+
+/// Keeps what it hears.
+#[derive(Default)]
+pub struct Ear(pub Mutex<Vec<String>>);
+
+impl Observer for Ear {
+    fn event(&self, event: Event<'_>) {
+        let text = match event {
+            Event::Unreadable { path, error } => {
+                format!("unreadable {}: {error}", String::from_utf8_lossy(path))
+            }
+            Event::Note { path, text } => format!("note {}: {text}", String::from_utf8_lossy(path)),
+            Event::Warning { text } => format!("warning {text}"),
+            Event::Finding(finding) => format!("finding {finding}"),
+            _ => return,
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+}
+
+pub struct Lab {
+    pub dir: tempfile::TempDir,
+    pub backend: Arc<dyn Backend>,
+    pub secret: Secret,
+    pub ear: Ear,
+    pub progress: Progress,
+    pub stop: AtomicBool,
+    clock: AtomicI64,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = dir.path().join("repo");
+        let options = OpenOptions { create: true, ..OpenOptions::default() };
+        let backend = snap_backend::open(repo.to_str().unwrap(), &options).unwrap();
+        Self::over(dir, backend)
+    }
+
+    pub fn over(dir: tempfile::TempDir, backend: Arc<dyn Backend>) -> Self {
+        std::fs::create_dir(dir.path().join("source")).unwrap();
+        let secret = Secret::random_key_file().unwrap();
+        Repository::create(backend.as_ref(), &secret, "test", Time::new(1_000_000, 0)).unwrap();
+        Self {
+            dir,
+            backend,
+            secret,
+            ear: Ear::default(),
+            progress: Progress::default(),
+            stop: AtomicBool::new(false),
+            clock: AtomicI64::new(1_000_001),
+        }
+    }
+
+    pub fn source(&self, path: &str) -> PathBuf {
+        self.dir.path().join("source").join(path)
+    }
+
+    pub fn repository(&self) -> Repository {
+        Repository::open(Arc::clone(&self.backend), &self.secret).unwrap()
+    }
+
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            observer: &self.ear,
+            progress: &self.progress,
+            stop: &self.stop,
+            threads: 2,
+            memory_bytes: 160 << 20,
+        }
+    }
+
+    pub fn cache(&self) -> Cache {
+        Cache::new(&self.dir.path().join("cache"), self.repository().id())
+    }
+
+    pub fn options(&self) -> BackupOptions {
+        BackupOptions {
+            source: BackupSource::Paths {
+                paths: vec![self.source("")],
+                working_dir: PathBuf::from("/"),
+                filter: FilterOptions::default(),
+                as_path: None,
+            },
+            dataset: "files".into(),
+            host: "lab".into(),
+            tags: Vec::new(),
+            label: String::new(),
+            time: Time::new(self.clock.fetch_add(1, Ordering::Relaxed), 0),
+            level: 3,
+            readers: None,
+            skip_if_unchanged: false,
+            dry_run: false,
+        }
+    }
+
+    pub fn backup(&self) -> BackupReport {
+        self.backup_with(self.options()).unwrap()
+    }
+
+    pub fn backup_with(&self, options: BackupOptions) -> snap_engine::Result<BackupReport> {
+        snap_engine::backup(&self.repository(), Some(&self.cache()), options, self.context())
+    }
+
+    pub fn latest(&self) -> Snapshot {
+        self.repository().snapshots().unwrap().snapshots.pop().unwrap()
+    }
+
+    pub fn browser(&self) -> Browser {
+        let repository = self.repository();
+        let (index, findings) = Index::load(&repository).unwrap();
+        assert_eq!(findings, []);
+        Browser::open(&repository, Arc::new(index), &self.latest()).unwrap()
+    }
+
+    /// Restores the source directory of the latest snapshot into `to`.
+    pub fn restore(&self, to: &Path, options: &RestoreOptions) -> RestoreReport {
+        let from = self.source("");
+        let from = from.to_str().unwrap().trim_end_matches('/').to_owned();
+        let target = RestoreTarget::Dir(to.to_owned());
+        snap_engine::restore(&self.browser(), Some(from.as_bytes()), target, options, self.context()).unwrap()
+    }
+
+    pub fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut *self.ear.0.lock().unwrap())
+    }
+}
