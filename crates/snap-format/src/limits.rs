@@ -8,8 +8,10 @@ pub const PAYLOAD_PLAIN: usize = 64 << 20;
 pub const PACK: u64 = (64 << 20) + (16 << 20);
 /// Size at which a writer finishes a pack, bytes; shorter packs are padded.
 pub const PACK_TARGET: usize = 16 << 20;
-/// Size of a config or an epoch, bytes.
-pub const EPOCH: usize = 1 << 20;
+/// Size of an epoch, bytes.
+pub const EPOCH: usize = 16 << 20;
+/// Size of a config, bytes.
+pub const CONFIG: usize = 1 << 20;
 /// Blobs in a pack.
 pub const PACK_BLOBS: usize = 1 << 20;
 /// Run key entries in a pack.

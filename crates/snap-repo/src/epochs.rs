@@ -33,6 +33,11 @@ impl Chain {
         &self.valid[&self.head]
     }
 
+    /// The head and all epochs before it.
+    pub(crate) fn lineage(&self) -> Vec<ObjectId> {
+        std::iter::successors(Some(self.head), |name| self.valid[name].epoch.previous).collect()
+    }
+
     /// Valid epochs, newest first.
     pub(crate) fn newest_first(&self) -> Vec<&StoredEpoch> {
         let mut all: Vec<_> = self.valid.values().collect();
@@ -101,6 +106,7 @@ pub(crate) fn verify_chain(
             findings.push(Finding::new(FindingCode::Forged, path, why));
         }
     }
+    findings.extend(forks(&valid));
     let head = valid.values().min_by_key(|stored| (std::cmp::Reverse(stored.epoch.number), stored.name));
     match head.map(|stored| stored.name) {
         Some(head) => Ok(Chain { valid, head, findings }),
@@ -116,6 +122,27 @@ pub(crate) fn verify_chain(
             ))
         }
     }
+}
+
+/// Epochs that share the previous one: two owners changed the keys at once, or a removed owner is at work (F9).
+fn forks(valid: &HashMap<ObjectId, StoredEpoch>) -> Vec<Finding> {
+    let mut children: HashMap<ObjectId, Vec<ObjectId>> = HashMap::new();
+    for stored in valid.values() {
+        if let Some(previous) = stored.epoch.previous {
+            children.entry(previous).or_default().push(stored.name);
+        }
+    }
+    let mut out = Vec::new();
+    for mut siblings in children.into_values().filter(|siblings| siblings.len() > 1) {
+        siblings.sort();
+        for name in siblings {
+            let path = object_name(Area::Epochs, &name).to_string();
+            let why =
+                "another epoch follows the same one: two owners changed keys at once, or a removed owner did";
+            out.push(Finding::new(FindingCode::Forged, path, why));
+        }
+    }
+    out
 }
 
 fn signer_key(

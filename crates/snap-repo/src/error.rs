@@ -132,6 +132,17 @@ pub enum RepoError {
         "the repository at {0} is not the one that this key belongs to: its first epoch was signed by a stranger"
     )]
     Counterfeit(String),
+    /// The store shows a state of the keys that does not follow from what this machine saw before.
+    #[error(
+        "the keys of the repository at {location} do not follow from those that this machine saw last (epoch object {seen}): \
+         the store was rolled back, or somebody who was removed has forked it"
+    )]
+    RolledBack {
+        /// Name of the epoch object seen last, hex.
+        seen: String,
+        /// Where.
+        location: String,
+    },
     /// Damage in the way of what was asked.
     #[error("{0}")]
     Damaged(Box<Finding>),

@@ -14,9 +14,12 @@ use crate::epochs::{
 use crate::keyring::MAIN_DOMAIN;
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
 use crate::{
-    Area, Finding, FindingCode, Keyring, RepoError, Result, Secret, for_each_parallel, object_name,
+    Area, Cache, Finding, FindingCode, Keyring, RepoError, Result, Secret, for_each_parallel, object_name,
     parse_object_name,
 };
+
+/// Where the cache remembers the newest epoch.
+const HEAD_FILE: &str = "head";
 
 /// An opened repository. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) keyring: Keyring,
     pub(crate) head: StoredEpoch,
     pub(crate) root: [u8; 32],
+    pub(crate) lineage: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
 }
@@ -102,9 +106,25 @@ impl Repository {
         let mut chain = verify_chain(config.repository, config.first_epoch, &objects)?;
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
-        let head = chain.head().clone();
-        let inner = Inner { config, keyring, head, root, findings, run_keys: Mutex::default() };
+        let (head, lineage) = (chain.head().clone(), chain.lineage());
+        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), backend })
+    }
+
+    /// Compares the head with the one that this machine saw last (F9), and remembers it. A store that shows an older
+    /// state, or a branch that a removed owner has made, is refused.
+    pub fn accept_head(&self, cache: &Cache) -> Result<()> {
+        let head = self.inner.head.name;
+        let seen = cache.read(HEAD_FILE).and_then(|hex| ObjectId::from_hex(std::str::from_utf8(&hex).ok()?));
+        if seen == Some(head) {
+            return Ok(());
+        }
+        if let Some(seen) = seen.filter(|seen| !self.inner.lineage.contains(seen)) {
+            return Err(RepoError::RolledBack { seen: seen.to_hex(), location: self.backend.location() });
+        }
+        // Without a memory the next run is no worse off than a first one.
+        let _ = cache.write(HEAD_FILE, head.to_hex().as_bytes());
+        Ok(())
     }
 
     /// Its id, shared by its copies.
@@ -216,7 +236,7 @@ fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
 }
 
 fn parse_config(name: &str, bytes: &[u8]) -> Result<Config> {
-    if bytes.len() > limits::EPOCH {
+    if bytes.len() > limits::CONFIG {
         return Err(RepoError::corrupt(name, "it is too large"));
     }
     let Some((body, checksum)) = bytes.split_last_chunk::<CONFIG_CHECKSUM_LEN>() else {

@@ -167,3 +167,114 @@ impl Repository {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use snap_backend::{Backend, MemoryBackend};
+
+    use super::*;
+    use crate::{Cache, FindingCode};
+
+    const NOW: Time = Time { secs: 1, nanos: 0 };
+
+    fn backup_slot<'a>(secret: &'a Secret, domain: Option<&str>) -> NewSlot<'a> {
+        NewSlot { role: Role::Backup, secret, label: "web1".into(), domain: domain.map(str::to_owned) }
+    }
+
+    fn made() -> (Arc<dyn Backend>, Secret, Secret) {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let owner = Secret::random_key_file().unwrap();
+        let (_, recovery) = Repository::create(backend.as_ref(), &owner, "first", NOW).unwrap();
+        (backend, owner, recovery)
+    }
+
+    fn open(backend: &Arc<dyn Backend>, secret: &Secret) -> Result<Repository> {
+        Repository::open(Arc::clone(backend), secret)
+    }
+
+    #[test]
+    fn slots_come_and_go_and_the_removed_one_is_told_so() {
+        let (backend, owner, recovery) = made();
+        let (writer, other) = (Secret::random_key_file().unwrap(), Secret::random_key_file().unwrap());
+        let id = open(&backend, &owner).unwrap().add_slot(backup_slot(&writer, None), NOW).unwrap();
+        assert!(matches!(open(&backend, &other), Err(RepoError::WrongKey(_))));
+        let opened = open(&backend, &writer).unwrap();
+        assert_eq!(opened.keyring().role(), Role::Backup);
+        assert_eq!(opened.keyring().own_domain(), format!("slot-{}", &id.to_hex()[..8]));
+        assert!(opened.keyring().domain("main").is_none());
+        assert!(matches!(opened.add_slot(backup_slot(&other, None), NOW), Err(RepoError::Role { .. })));
+        // The recovery key opens as owner and may remove.
+        open(&backend, &recovery).unwrap().remove_slot(id, NOW).unwrap();
+        assert!(matches!(open(&backend, &writer), Err(RepoError::SlotRemoved { epoch: 2, .. })));
+        let owner = open(&backend, &owner).unwrap();
+        assert_eq!(owner.slots().iter().map(|slot| slot.epoch).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(owner.keyring().epochs.len(), 3);
+    }
+
+    #[test]
+    fn the_last_owner_stays() {
+        let (backend, owner, recovery) = made();
+        let opened = open(&backend, &owner).unwrap();
+        let slots = opened.slots();
+        let spare = slots.iter().find(|slot| slot.kind == SlotKind::Recovery).unwrap();
+        opened.remove_slot(spare.id, NOW).unwrap();
+        assert!(matches!(open(&backend, &recovery), Err(RepoError::SlotRemoved { .. })));
+        let opened = open(&backend, &owner).unwrap();
+        assert!(matches!(opened.remove_slot(opened.keyring().slot(), NOW), Err(RepoError::Refused(_))));
+        assert!(matches!(opened.remove_slot(SlotId([9; 16]), NOW), Err(RepoError::Refused(_))));
+        let (_, fresh) = opened.replace_recovery(NOW).unwrap();
+        assert_eq!(open(&backend, &fresh).unwrap().keyring().role(), Role::Owner);
+    }
+
+    #[test]
+    fn a_fork_is_a_finding_and_who_saw_the_other_branch_stops() {
+        let (backend, owner, _) = made();
+        let (first, second) = (open(&backend, &owner).unwrap(), open(&backend, &owner).unwrap());
+        let (a, b) = (Secret::random_key_file().unwrap(), Secret::random_key_file().unwrap());
+        first.add_slot(backup_slot(&a, None), NOW).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path(), first.id());
+        open(&backend, &owner).unwrap().accept_head(&cache).unwrap();
+        // As a removed owner would: another branch from the old head, and longer.
+        second.add_slot(backup_slot(&b, None), NOW).unwrap();
+        let forked = open(&backend, &owner).unwrap();
+        assert_eq!(forked.findings().iter().filter(|finding| finding.code == FindingCode::Forged).count(), 2);
+        let heads = [open(&backend, &a).is_ok(), open(&backend, &b).is_ok()];
+        assert_eq!(heads.iter().filter(|is_head| **is_head).count(), 1);
+        assert_eq!(forked.accept_head(&cache).is_ok(), heads[0]);
+    }
+
+    #[test]
+    fn a_rolled_back_store_is_refused_by_who_remembers() {
+        let memory = MemoryBackend::new();
+        let backend: Arc<dyn Backend> = Arc::new(memory.clone());
+        let owner = Secret::random_key_file().unwrap();
+        Repository::create(backend.as_ref(), &owner, "first", NOW).unwrap();
+        let old = memory.snapshot();
+        let opened = open(&backend, &owner).unwrap();
+        opened.add_slot(backup_slot(&Secret::random_key_file().unwrap(), None), NOW).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path(), opened.id());
+        open(&backend, &owner).unwrap().accept_head(&cache).unwrap();
+        memory.restore(old);
+        let rolled_back = open(&backend, &owner).unwrap();
+        assert!(matches!(rolled_back.accept_head(&cache), Err(RepoError::RolledBack { .. })));
+    }
+
+    #[test]
+    fn a_counterfeit_repository_is_refused() {
+        // The attacker copies the public rows of the victim's slot into a chain of his own.
+        let (backend, owner, _) = made();
+        let (fake, attacker, _) = made();
+        let victim = open(&backend, &owner).unwrap();
+        let mut row = victim.drafts().unwrap().remove(0);
+        row.role = Role::Owner;
+        let attacking = open(&fake, &attacker).unwrap();
+        let mut slots = attacking.drafts().unwrap();
+        slots.push(row);
+        attacking.put_epoch(slots, NOW).unwrap();
+        assert!(matches!(open(&fake, &owner), Err(RepoError::WrongKey(_) | RepoError::Counterfeit(_))));
+    }
+}
