@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use snap_format::{BlobId, BlobKind, Content, Node, NodeKind, TreeBlob, limits};
+use snap_format::{BlobId, BlobKind, BranchEntry, Content, Node, NodeKind, TreeBlob, limits};
 use snap_repo::{BlobReader, DomainKeys, Index, RepoError, Repository, Scratch, Snapshot};
 
 use crate::{EngineError, Result};
@@ -137,8 +137,8 @@ impl Browser {
         EngineError::NoPath { path, snapshot: self.snapshot.id.to_hex()[..12].to_owned() }
     }
 
-    /// Visits `tree` and everything below it, depth first, parents before children. `path` is the path of the directory; the
-    /// callback gets the full path of each node and says whether to go into a directory.
+    /// Visits `tree` and everything below it: what is in a directory comes right after it, in the order of names. `path` is
+    /// the path of the directory; the callback gets the full path of each node and says whether to go into a directory.
     pub fn walk(
         &self,
         path: &[u8],
@@ -146,22 +146,61 @@ impl Browser {
         scratch: &mut Scratch,
         each: &mut dyn FnMut(&[u8], &Node) -> Result<bool>,
     ) -> Result<()> {
-        // Directories wait here with their paths, so that a deep tree does not exhaust the stack.
-        let mut waiting = vec![(path.to_vec(), tree)];
-        while let Some((path, tree)) = waiting.pop() {
-            let mut below = Vec::new();
-            self.entries(tree, scratch, &mut |node, _| {
-                let full = join(&path, &node.name);
-                if each(&full, &node)?
-                    && let NodeKind::Dir { tree } = node.kind
-                {
-                    below.push((full, tree));
+        self.walk_past(path, tree, scratch, each, &mut |_, error| Err(error))
+    }
+
+    /// As [`Browser::walk`]; a tree that cannot be read is told to `lost`, with the path of its directory, and what is not below
+    /// it is visited all the same.
+    pub fn walk_past(
+        &self,
+        path: &[u8],
+        tree: BlobId,
+        scratch: &mut Scratch,
+        each: &mut dyn FnMut(&[u8], &Node) -> Result<bool>,
+        lost: &mut dyn FnMut(&[u8], EngineError) -> Result<()>,
+    ) -> Result<()> {
+        let mut path = path.to_vec();
+        // One tree a level, with the length of its directory's path: a deep snapshot does not exhaust the stack, nor a wide one
+        // the memory.
+        let mut levels: Vec<(usize, Cursor)> = Vec::new();
+        let mut next = Some((tree, 0));
+        loop {
+            if let Some((tree, level)) = next.take() {
+                match self.cursor(tree, level, scratch) {
+                    Ok(cursor) => levels.push((path.len(), cursor)),
+                    Err(error) => lost(&path, error)?,
                 }
-                Ok(())
-            })?;
-            waiting.extend(below.into_iter().rev());
+            }
+            let Some((length, cursor)) = levels.last_mut() else { return Ok(()) };
+            path.truncate(*length);
+            match cursor {
+                Cursor::Branch(children, level) => match children.next() {
+                    Some(child) => next = Some((child.id, *level + 1)),
+                    None => drop(levels.pop()),
+                },
+                Cursor::Leaf(nodes) => match nodes.next() {
+                    Some(node) => {
+                        push_name(&mut path, &node.name);
+                        if each(&path, &node)?
+                            && let NodeKind::Dir { tree } = node.kind
+                        {
+                            next = Some((tree, 0));
+                        }
+                    }
+                    None => drop(levels.pop()),
+                },
+            }
         }
-        Ok(())
+    }
+
+    fn cursor(&self, tree: BlobId, level: usize, scratch: &mut Scratch) -> Result<Cursor> {
+        match self.reader.tree(&self.domain, &tree, scratch)? {
+            TreeBlob::Leaf(nodes) => Ok(Cursor::Leaf(nodes.into_iter())),
+            TreeBlob::Branch(children) if level < limits::BRANCH_LEVELS => {
+                Ok(Cursor::Branch(children.into_iter(), level))
+            }
+            _ => Err(self.malformed(tree, "a tree where a directory is expected")),
+        }
     }
 
     /// The data blobs of a file, in order.
@@ -180,17 +219,38 @@ impl Browser {
         Ok(out)
     }
 
+    /// The data blobs of a file or object, in order, once it is certain that they and its holes add up to its size (F21):
+    /// whoever believed a size that does not fit would write for ever. What is in no index is left for the reader to miss.
+    pub fn file_blobs(&self, node: &Node, scratch: &mut Scratch) -> Result<Vec<BlobId>> {
+        let Some(content) = node.content() else { return Ok(Vec::new()) };
+        let ids = self.blobs(content, scratch)?;
+        let holes: u64 = match &node.kind {
+            NodeKind::File { holes, .. } => holes.iter().map(|hole| hole.1).sum(),
+            _ => 0,
+        };
+        let mut lengths = ids.iter().map(|id| self.reader.index().plain_len(&self.domain.name, id));
+        let total = lengths.try_fold(holes, |sum, length| Some(sum.saturating_add(u64::from(length?))));
+        if total.is_none_or(|total| total == node.size()) {
+            return Ok(ids);
+        }
+        let why = format!(
+            "the size of {} is not that of its chunks and holes",
+            String::from_utf8_lossy(&node.name)
+        );
+        Err(RepoError::from(snap_repo::Finding::new(snap_repo::FindingCode::Forged, "packs", why)).into())
+    }
+
     /// Writes a file's bytes, holes as zeros.
     pub fn cat(&self, node: &Node, out: &mut dyn Write, scratch: &mut Scratch) -> Result<()> {
-        let Some(content) = node.content() else {
+        if node.content().is_none() {
             return Err(EngineError::Usage(format!("{} is not a file", String::from_utf8_lossy(&node.name))));
-        };
+        }
         let holes: &[(u64, u64)] = match &node.kind {
             NodeKind::File { holes, .. } => holes,
             _ => &[],
         };
         let failed = |error| EngineError::io("writing", b"the output", error);
-        let mut reader = FileReader::new(self, self.blobs(content, scratch)?, scratch);
+        let mut reader = FileReader::new(self, self.file_blobs(node, scratch)?, scratch);
         let mut file = snap_source::WithHoles::new(&mut reader, holes, node.size());
         let copied = std::io::copy(&mut file, &mut WriteTagged(out));
         match (reader.failure.take(), copied) {
@@ -199,6 +259,12 @@ impl Browser {
             (None, Ok(_)) => Ok(()),
         }
     }
+}
+
+/// What is left of a tree that is being walked.
+enum Cursor {
+    Leaf(std::vec::IntoIter<Node>),
+    Branch(std::vec::IntoIter<BranchEntry>, usize),
 }
 
 struct WriteTagged<'a>(&'a mut dyn Write);
@@ -253,9 +319,13 @@ impl std::io::Read for FileReader<'_> {
 pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(directory.len() + name.len() + 1);
     out.extend_from_slice(directory);
-    if !directory.ends_with(b"/") {
-        out.push(b'/');
-    }
-    out.extend_from_slice(name);
+    push_name(&mut out, name);
     out
+}
+
+fn push_name(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.ends_with(b"/") {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
 }

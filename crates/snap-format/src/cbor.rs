@@ -179,6 +179,13 @@ impl<'b> Dec<'b> {
         Ok(&self.inner.input()[start..self.inner.position()])
     }
 
+    /// Steps over one item, which must be a map, and returns its bytes.
+    pub(crate) fn skip_map(&mut self) -> Result<&'b [u8], FormatError> {
+        let item = self.skip()?;
+        let is_map = item.first().is_some_and(|first| first >> 5 == 5);
+        if is_map { Ok(item) } else { Err(self.error("a field that should be a map")) }
+    }
+
     /// `value` or the complaint that a mandatory field is missing.
     pub(crate) fn required<T>(&self, value: Option<T>) -> Result<T, FormatError> {
         value.ok_or_else(|| self.error("a mandatory field is missing"))

@@ -391,10 +391,11 @@ impl Bundle {
 
     /// Reads it.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (mut epochs, mut master, mut domains) = (Vec::new(), None, Vec::new());
-        cbor::open(bytes, "key bundle")?.map(|dec, key| {
+        let (mut epochs, mut master, mut domains) = (None, None, Vec::new());
+        let mut dec = cbor::open(bytes, "key bundle")?;
+        dec.map(|dec, key| {
             match key {
-                0 => epochs = dec.array(take_epoch_keys)?,
+                0 => epochs = Some(dec.array(take_epoch_keys)?),
                 1 => master = Some(dec.fixed()?),
                 2 => {
                     domains = dec.array(|dec| {
@@ -406,7 +407,7 @@ impl Bundle {
             }
             Ok(true)
         })?;
-        Ok(Self { epochs, master, domains })
+        Ok(Self { epochs: dec.required(epochs)?, master, domains })
     }
 }
 

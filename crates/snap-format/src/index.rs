@@ -51,34 +51,36 @@ impl IndexObject {
 
     /// Reads the payload.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut out = Self::default();
-        cbor::open(bytes, WHAT)?.map(|dec, key| {
+        let (mut packs, mut replaces) = (None, Vec::new());
+        let mut dec = cbor::open(bytes, WHAT)?;
+        dec.map(|dec, key| {
             match key {
-                0 => out.packs = dec.array(take_pack)?,
-                1 => out.replaces = dec.array(|dec| dec.fixed().map(ObjectId))?,
+                0 => packs = Some(dec.array(take_pack)?),
+                1 => replaces = dec.array(|dec| dec.fixed().map(ObjectId))?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(out)
+        Ok(Self { packs: dec.required(packs)?, replaces })
     }
 }
 
 fn take_pack(dec: &mut Dec<'_>) -> Result<IndexedPack, FormatError> {
     let (mut id, mut size, mut kind, mut domain) = (None, None, None, None);
-    let (mut run_keys, mut blobs) = (Vec::new(), Vec::new());
+    let (mut run_keys, mut blobs) = (None, None);
     dec.map(|dec, key| {
         match key {
             0 => id = Some(ObjectId(dec.fixed()?)),
             1 => size = Some(dec.uint()?),
             2 => kind = Some(BlobKind::from_code(dec.uint()?)?),
             3 => domain = Some(dec.text()?.to_owned()),
-            4 => run_keys = take_run_keys(dec)?,
-            5 => blobs = take_blobs(dec)?,
+            4 => run_keys = Some(take_run_keys(dec)?),
+            5 => blobs = Some(take_blobs(dec)?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
+    let (run_keys, blobs) = (dec.required(run_keys)?, dec.required(blobs)?);
     check_tables(&run_keys, &blobs)?;
     Ok(IndexedPack {
         id: dec.required(id)?,

@@ -30,7 +30,7 @@ impl Record {
             match key {
                 0 => kind = Some(dec.text()?.to_owned()),
                 1 => time = Some(Time::take(dec)?),
-                2 => body = Some(dec.skip()?.to_vec()),
+                2 => body = Some(dec.skip_map()?.to_vec()),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -86,17 +86,17 @@ impl Mark {
 
     /// Reads the payload.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (mut time, mut packs) = (None, Vec::new());
+        let (mut time, mut packs) = (None, None);
         let mut dec = cbor::open(bytes, "mark")?;
         dec.map(|dec, key| {
             match key {
                 0 => time = Some(Time::take(dec)?),
-                1 => packs = dec.array(|dec| dec.fixed().map(ObjectId))?,
+                1 => packs = Some(dec.array(|dec| dec.fixed().map(ObjectId))?),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(Self { time: dec.required(time)?, packs })
+        Ok(Self { time: dec.required(time)?, packs: dec.required(packs)? })
     }
 }
 

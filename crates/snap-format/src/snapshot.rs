@@ -186,18 +186,18 @@ impl Body {
 
     /// Reads it.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (mut root, mut paths) = (None, Vec::new());
+        let (mut root, mut paths) = (None, None);
         let mut dec = cbor::open(bytes, "snapshot body")?;
         dec.map(|dec, key| {
             match key {
                 0 => root = Some(BlobId(dec.fixed()?)),
-                1 => paths = dec.array(|dec| Ok(dec.bytes()?.to_vec()))?,
-                2 => drop(dec.skip()?), // details of a database: not read yet
+                1 => paths = Some(dec.array(|dec| Ok(dec.bytes()?.to_vec()))?),
+                2 => drop(dec.skip_map()?), // details of a database: not read yet
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(Self { root: dec.required(root)?, paths })
+        Ok(Self { root: dec.required(root)?, paths: dec.required(paths)? })
     }
 }
 

@@ -8,6 +8,7 @@ const KEY_FILE_PREFIX: &str = "snap-key-v0";
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const GROUP: usize = 7;
 const SYMBOLS: usize = 56;
+const LENGTH: &str = "it has 56 letters and digits";
 
 /// The text of a key file, with a newline.
 pub fn encode_key_file(secret: &[u8; 32]) -> Zeroizing<String> {
@@ -20,8 +21,10 @@ pub fn decode_key_file(text: &str) -> Result<Zeroizing<[u8; 32]>, FormatError> {
     let bad = |why| FormatError::malformed("key file", why);
     let rest =
         text.trim().strip_prefix(KEY_FILE_PREFIX).ok_or(bad("it does not begin with 'snap-key-v0'"))?;
-    let id = crate::BlobId::from_hex(rest.trim())
-        .ok_or(bad("it needs 64 hexadecimal digits after 'snap-key-v0'"))?;
+    let id = rest
+        .strip_prefix(' ')
+        .and_then(crate::BlobId::from_hex)
+        .ok_or(bad("it needs a space and 64 hexadecimal digits after 'snap-key-v0'"))?;
     Ok(Zeroizing::new(id.0))
 }
 
@@ -58,10 +61,13 @@ pub fn decode_recovery_key(text: &str) -> Result<(Zeroizing<[u8; 32]>, [u8; 3]),
             .iter()
             .position(|c| char::from(*c) == symbol)
             .ok_or(bad("a letter that it cannot hold"))?;
+        if values.len() == SYMBOLS {
+            return Err(bad(LENGTH)); // before the list grows and leaves a copy behind
+        }
         values.push(value as u64);
     }
     if values.len() != SYMBOLS {
-        return Err(bad("it has 56 letters and digits"));
+        return Err(bad(LENGTH));
     }
     let mut bytes = Zeroizing::new([0u8; 35]);
     for (group, out) in values.chunks_exact(8).zip(bytes.as_chunks_mut::<5>().0) {

@@ -132,17 +132,6 @@ pub enum RepoError {
         "the repository at {0} is not the one that this key belongs to: its first epoch was signed by a stranger"
     )]
     Counterfeit(String),
-    /// The store shows a state of the keys that does not follow from what this machine saw before.
-    #[error(
-        "the keys of the repository at {location} do not follow from those that this machine saw last (epoch object {seen}): \
-         the store was rolled back, or somebody who was removed has forked it"
-    )]
-    RolledBack {
-        /// Name of the epoch object seen last, hex.
-        seen: String,
-        /// Where.
-        location: String,
-    },
     /// Damage in the way of what was asked.
     #[error("{0}")]
     Damaged(Box<Finding>),
@@ -182,9 +171,25 @@ impl RepoError {
         Self::from(Finding::new(FindingCode::Corrupt, object, source.to_string()))
     }
 
+    /// Whether a newer version of the program could go on.
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer { .. })
+    }
+
     /// Corruption of an object.
     pub(crate) fn corrupt(object: &str, why: impl Into<String>) -> Self {
         Self::from(Finding::new(FindingCode::Corrupt, object, why))
+    }
+
+    /// As [`RepoError::into_finding`], for one object among many: whoever can write to the store must not hide the others
+    /// by claiming that one is of a newer version.
+    pub(crate) fn into_finding_among_many(self) -> Result<Finding, Self> {
+        match self {
+            Self::Newer { object, source } => {
+                Ok(Finding::new(FindingCode::Corrupt, object, source.to_string()))
+            }
+            other => other.into_finding(),
+        }
     }
 
     /// The finding that this error stands for, if it is about damage; a missing object counts.

@@ -95,7 +95,7 @@ impl Index {
         let names = repository.list(Area::Index)?;
         let loaded = Mutex::new(Vec::with_capacity(names.len()));
         for_each_parallel(&names, repository.backend().parallelism(), |(id, size)| {
-            let outcome = load_object(repository, id, *size).map_err(RepoError::into_finding);
+            let outcome = load_object(repository, id, *size).map_err(RepoError::into_finding_among_many);
             let outcome = match outcome {
                 Ok(loaded) => Ok(loaded),
                 Err(Ok(finding)) => Err(finding),

@@ -111,20 +111,24 @@ impl Repository {
         Ok(Self { inner: Arc::new(inner), backend })
     }
 
-    /// Compares the head with the one that this machine saw last (F9), and remembers it. A store that shows an older
-    /// state, or a branch that a removed owner has made, is refused.
-    pub fn accept_head(&self, cache: &Cache) -> Result<()> {
+    /// Compares the head with the one that this machine saw last (F9), and remembers it. Returns a finding, and
+    /// remembers nothing, if the store shows an older state or a branch that a removed owner may have made: reading
+    /// is safe then, writing is not.
+    pub fn accept_head(&self, cache: &Cache) -> Option<Finding> {
         let head = self.inner.head.name;
         let seen = cache.read(HEAD_FILE).and_then(|hex| ObjectId::from_hex(std::str::from_utf8(&hex).ok()?));
         if seen == Some(head) {
-            return Ok(());
+            return None;
         }
         if let Some(seen) = seen.filter(|seen| !self.inner.lineage.contains(seen)) {
-            return Err(RepoError::RolledBack { seen: seen.to_hex(), location: self.backend.location() });
+            let why = "this machine saw this epoch, and the newest one does not follow from it: the store was rolled \
+                       back, or somebody who was removed has forked it";
+            let name = object_name(Area::Epochs, &seen).to_string();
+            return Some(Finding::new(FindingCode::Missing, name, why));
         }
         // Without a memory the next run is no worse off than a first one.
         let _ = cache.write(HEAD_FILE, head.to_hex().as_bytes());
-        Ok(())
+        None
     }
 
     /// Its id, shared by its copies.
@@ -208,12 +212,22 @@ pub(crate) fn list_area(backend: &dyn Backend, area: Area) -> Result<Vec<(Object
 fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
     let mut findings = Vec::new();
     let mut configs = Vec::new();
+    let mut newer = None;
     for name in [CONFIG, CONFIG_BACKUP] {
         match backend.get(&fixed_name(name)) {
-            Ok(bytes) => match parse_config(name, &bytes).map_err(RepoError::into_finding) {
+            Ok(bytes) => match parse_config(name, &bytes) {
                 Ok(config) => configs.push(config),
-                Err(Ok(finding)) => findings.push(finding),
-                Err(Err(error)) => return Err(error),
+                Err(NotThisConfig { error, is_whole: true }) if error.is_newer() => return Err(error),
+                Err(NotThisConfig { error, .. }) => match error.into_finding() {
+                    Ok(finding) => findings.push(finding),
+                    // A flipped bit can look like another version: the other config decides.
+                    Err(error) if error.is_newer() => {
+                        let why = "its checksum does not fit";
+                        findings.push(Finding::new(FindingCode::Corrupt, name, why));
+                        newer.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                },
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 findings.push(Finding::new(FindingCode::Missing, name, "it is not there"));
@@ -228,6 +242,7 @@ fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
             "it differs from config.bak, and both are whole: do not trust either",
         )),
         (Some(config), _) => Ok((config, findings)),
+        (None, _) if newer.is_some() => Err(newer.expect("it was just looked at")),
         (None, _) if findings.iter().all(|finding| finding.code == FindingCode::Missing) => {
             Err(RepoError::NoRepository(backend.location()))
         }
@@ -235,23 +250,26 @@ fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
     }
 }
 
-fn parse_config(name: &str, bytes: &[u8]) -> Result<Config> {
+/// Why one of the two configs is of no use, and whether its checksum fits nevertheless.
+struct NotThisConfig {
+    error: RepoError,
+    is_whole: bool,
+}
+
+fn parse_config(name: &str, bytes: &[u8]) -> Result<Config, NotThisConfig> {
+    let damaged = |why| NotThisConfig { error: RepoError::corrupt(name, why), is_whole: false };
     if bytes.len() > limits::CONFIG {
-        return Err(RepoError::corrupt(name, "it is too large"));
+        return Err(damaged("it is too large"));
     }
-    let Some((body, checksum)) = bytes.split_last_chunk::<CONFIG_CHECKSUM_LEN>() else {
-        return Err(RepoError::corrupt(name, "it is too short"));
-    };
-    if hash(body) != *checksum {
+    let (body, checksum) =
+        bytes.split_last_chunk::<CONFIG_CHECKSUM_LEN>().ok_or_else(|| damaged("it is too short"))?;
+    let is_whole = hash(body) == *checksum;
+    match Config::decode(body).map_err(|error| RepoError::format(name, error)) {
         // A newer version may have another checksum: say "newer" rather than "corrupt" where the head says so.
-        if let Err(error) = Config::decode(body).map_err(|error| RepoError::format(name, error))
-            && matches!(error, RepoError::Newer { .. })
-        {
-            return Err(error);
-        }
-        return Err(RepoError::corrupt(name, "its checksum does not fit"));
+        Err(error) if is_whole || error.is_newer() => Err(NotThisConfig { error, is_whole }),
+        Ok(config) if is_whole => Ok(config),
+        _ => Err(damaged("its checksum does not fit")),
     }
-    Config::decode(body).map_err(|error| RepoError::format(name, error))
 }
 
 fn read_epochs(backend: &dyn Backend, findings: &mut Vec<Finding>) -> Result<Vec<(ObjectId, Bytes)>> {

@@ -243,3 +243,31 @@ fn header_in(keyring: &Keyring, id: ObjectId, bytes: &[u8]) -> Result<OpenedHead
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use snap_backend::{Backend, MemoryBackend};
+    use snap_format::{EpochId, Time};
+
+    use super::*;
+    use crate::{Repository, Secret};
+
+    #[test]
+    fn a_pack_takes_no_more_run_keys_than_a_reader_accepts() {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let secret = Secret::random_key_file().unwrap();
+        Repository::create(backend.as_ref(), &secret, "owner", Time::new(0, 0)).unwrap();
+        let repository = Repository::open(backend, &secret).unwrap();
+        let mut pack = PackBuilder::new(repository.keyring(), BlobKind::Data, Vec::new());
+        let entry = |number: u8| RunKeyEntry { epoch: EpochId([0; 16]), sealed: [number; 80] };
+        for number in 0..=255 {
+            assert_eq!(pack.run_key(&entry(number)), Some(number));
+        }
+        let one_more = RunKeyEntry { epoch: EpochId([1; 16]), sealed: [0; 80] };
+        assert_eq!((pack.run_key(&one_more), pack.run_key(&entry(9))), (None, Some(9)));
+        let (indexed, bytes) = pack.finish(repository.keyring(), "main").unwrap();
+        assert_eq!(parse_pack(repository.keyring(), indexed.id, &bytes).unwrap().pack, indexed);
+    }
+}

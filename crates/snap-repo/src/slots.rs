@@ -236,14 +236,14 @@ mod tests {
         first.add_slot(backup_slot(&a, None), NOW).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path(), first.id());
-        open(&backend, &owner).unwrap().accept_head(&cache).unwrap();
+        assert_eq!(open(&backend, &owner).unwrap().accept_head(&cache), None);
         // As a removed owner would: another branch from the old head, and longer.
         second.add_slot(backup_slot(&b, None), NOW).unwrap();
         let forked = open(&backend, &owner).unwrap();
         assert_eq!(forked.findings().iter().filter(|finding| finding.code == FindingCode::Forged).count(), 2);
         let heads = [open(&backend, &a).is_ok(), open(&backend, &b).is_ok()];
         assert_eq!(heads.iter().filter(|is_head| **is_head).count(), 1);
-        assert_eq!(forked.accept_head(&cache).is_ok(), heads[0]);
+        assert_eq!(forked.accept_head(&cache).is_none(), heads[0]);
     }
 
     #[test]
@@ -257,10 +257,10 @@ mod tests {
         opened.add_slot(backup_slot(&Secret::random_key_file().unwrap(), None), NOW).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path(), opened.id());
-        open(&backend, &owner).unwrap().accept_head(&cache).unwrap();
+        assert_eq!(open(&backend, &owner).unwrap().accept_head(&cache), None);
         memory.restore(old);
         let rolled_back = open(&backend, &owner).unwrap();
-        assert!(matches!(rolled_back.accept_head(&cache), Err(RepoError::RolledBack { .. })));
+        assert_eq!(rolled_back.accept_head(&cache).unwrap().code, FindingCode::Missing);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Repository {
         })?;
         let set = Mutex::new(SnapshotSet::default());
         for_each_parallel(&names, self.backend().parallelism(), |(id, size, stored)| {
-            let outcome = self.load_snapshot(id, *size, *stored).map_err(RepoError::into_finding);
+            let outcome = self.load_snapshot(id, *size, *stored).map_err(RepoError::into_finding_among_many);
             let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(snapshot) => set.snapshots.push(snapshot),
@@ -143,7 +143,7 @@ impl Repository {
     pub fn records(&self) -> Result<RecordsAndFindings> {
         let (mut records, mut findings) = (Vec::new(), Vec::new());
         for (id, size) in self.list(Area::Records)? {
-            match self.load_record(&id, size).map_err(RepoError::into_finding) {
+            match self.load_record(&id, size).map_err(RepoError::into_finding_among_many) {
                 Ok(record) => records.push((id, record)),
                 Err(Ok(finding)) => findings.push(finding),
                 Err(Err(error)) => return Err(error),

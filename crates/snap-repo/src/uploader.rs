@@ -1,5 +1,6 @@
 //! Packs on their way to the store, and the index that follows them.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use snap_format::{BlobKind, IndexObject, IndexedPack, ObjectKind};
+use snap_format::{BlobKind, IndexObject, IndexedPack, ObjectId, ObjectKind};
 
 use crate::pack::PackBuilder;
 use crate::writer::{WriterOptions, lock};
@@ -40,28 +41,20 @@ struct Shared {
     failure: Mutex<Option<RepoError>>,
     /// Stored packs that no index object names yet.
     unindexed: Mutex<Vec<IndexedPack>>,
+    /// All packs and index objects of this run, for its last look.
+    stored: Mutex<HashSet<ObjectId>>,
+    index_objects: Mutex<Vec<ObjectId>>,
     under_way: Mutex<usize>,
     idle: Condvar,
     pool: Sender<Vec<u8>>,
 }
 
-/// A pack's bytes, whose space goes back to the pool when the store has let go of them.
-struct Pooled {
-    bytes: Vec<u8>,
-    pool: Option<Sender<Vec<u8>>>,
-}
+/// A pack's bytes, shared with the store.
+struct Lent(Arc<Vec<u8>>);
 
-impl AsRef<[u8]> for Pooled {
+impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            let _ = pool.send(std::mem::take(&mut self.bytes));
-        }
+        &self.0
     }
 }
 
@@ -80,6 +73,8 @@ impl Uploader {
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             unindexed: Mutex::default(),
+            stored: Mutex::default(),
+            index_objects: Mutex::default(),
             under_way: Mutex::new(0),
             idle: Condvar::new(),
             pool,
@@ -141,6 +136,21 @@ impl Uploader {
         self.flush_index()
     }
 
+    /// Whether this run has stored a pack.
+    pub(crate) fn has_stored(&self, pack: &ObjectId) -> bool {
+        lock(&self.shared.stored).contains(pack)
+    }
+
+    /// The packs that this run has stored.
+    pub(crate) fn stored_packs(&self) -> Vec<ObjectId> {
+        lock(&self.shared.stored).iter().copied().collect()
+    }
+
+    /// The index objects that this run has stored.
+    pub(crate) fn index_objects(&self) -> Vec<ObjectId> {
+        lock(&self.shared.index_objects).clone()
+    }
+
     /// Notes a stored pack for the next index object.
     pub(crate) fn index_later(&self, pack: IndexedPack) {
         lock(&self.shared.unindexed).push(pack);
@@ -149,6 +159,22 @@ impl Uploader {
     pub(crate) fn flush_index(&self) -> Result<()> {
         let packs = std::mem::take(&mut *lock(&self.shared.unindexed));
         self.shared.write_index(packs)
+    }
+}
+
+/// Counts an upload as ended, even if the store panicked: whoever drains would wait for ever.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+        let mut under_way = lock(&self.0.under_way);
+        *under_way -= 1;
+        if *under_way == 0 {
+            self.0.idle.notify_all();
+        }
     }
 }
 
@@ -163,25 +189,29 @@ impl Drop for Uploader {
 
 impl Shared {
     fn upload(&self, pack: PackBuilder) {
+        let _ended = Ended(self);
         if !self.failed.load(Ordering::Acquire)
             && let Err(error) = self.try_upload(pack)
         {
             lock(&self.failure).get_or_insert(error);
             self.failed.store(true, Ordering::Release);
         }
-        let mut under_way = lock(&self.under_way);
-        *under_way -= 1;
-        if *under_way == 0 {
-            self.idle.notify_all();
-        }
     }
 
     fn try_upload(&self, pack: PackBuilder) -> Result<()> {
-        let pool = (pack.kind == BlobKind::Data).then(|| self.pool.clone());
+        let kind = pack.kind;
         let (indexed, bytes) = pack.finish(self.repository.keyring(), &self.domain)?;
         let size = bytes.len() as u64;
         let name = object_name(Area::Packs, &indexed.id);
-        self.repository.backend().put(&name, Bytes::from_owner(Pooled { bytes, pool }))?;
+        let bytes = Arc::new(bytes);
+        let outcome = self.repository.backend().put(&name, Bytes::from_owner(Lent(Arc::clone(&bytes))));
+        if kind == BlobKind::Data {
+            // A store that keeps the bytes, in memory, must not keep the run from going on.
+            let buffer = Arc::try_unwrap(bytes).unwrap_or_default();
+            let _ = self.pool.send(buffer);
+        }
+        outcome?;
+        lock(&self.stored).insert(indexed.id);
         self.stats.stored_bytes.fetch_add(size, Ordering::Relaxed);
         self.stats.packs.fetch_add(1, Ordering::Relaxed);
         let full = {
@@ -202,8 +232,9 @@ impl Shared {
         let payload = IndexObject { packs, replaces: Vec::new() }.encode();
         let bytes = crate::boxes::seal_box(self.repository.keyring(), ObjectKind::Index, &payload)?;
         self.stats.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let id = snap_format::ObjectId(snap_crypto::hash(&bytes));
+        let id = ObjectId(snap_crypto::hash(&bytes));
         self.repository.backend().put(&object_name(Area::Index, &id), bytes.into())?;
+        lock(&self.index_objects).push(id);
         Ok(())
     }
 }

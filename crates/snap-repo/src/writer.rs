@@ -227,13 +227,14 @@ impl Writer {
         self.uploader.drain()
     }
 
-    /// Moves the blobs of packs that this run relies on and that a prune has marked meanwhile. True if there were any.
+    /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
+    /// if there were any.
     fn leave_marked_packs(&mut self) -> Result<bool> {
         let now_marked = read_marks(&self.repository)?;
         let mut left_any = false;
-        for pack in now_marked.difference(&self.marked.clone()) {
-            if self.index.pack_numbers(pack).any(|number| self.used[number as usize].load(Ordering::Relaxed))
-            {
+        for pack in now_marked.difference(&self.marked) {
+            let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
+            if self.uploader.has_stored(pack) || self.index.pack_numbers(pack).any(is_used) {
                 self.move_pack(pack)?;
                 left_any = true;
             }
@@ -268,7 +269,8 @@ impl Writer {
         self.leave_marked_packs()?;
         let listed: HashSet<ObjectId> =
             self.repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
-        if self.index.objects().iter().all(|id| listed.contains(id)) {
+        let own = self.uploader.index_objects();
+        if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
             return Ok(());
         }
         let (fresh, _) = Index::load(&self.repository)?;
@@ -279,6 +281,10 @@ impl Writer {
             .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
             .collect();
         let domain = &self.domain.name;
+        let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
+        if !self.uploader.stored_packs().iter().all(is_there) {
+            return Err(RepoError::Overtaken);
+        }
         let all_elsewhere = gone.is_empty()
             || self
                 .index
@@ -379,6 +385,7 @@ fn adopt(
                 uploader.index_later(pack);
             }
             Ok(_) | Err(Ok(_)) => {}
+            Err(Err(error)) if error.is_newer() => {}
             Err(Err(error)) => return Err(error),
         }
     }

@@ -101,6 +101,18 @@ pub fn backup(
     options: BackupOptions,
     context: Context<'_>,
 ) -> Result<BackupReport> {
+    backup_in_packs(repository, cache, options, context, WriterOptions::default().pack_target)
+}
+
+/// As [`backup()`], with packs of another size: for tests that want many of little data.
+#[doc(hidden)]
+pub fn backup_in_packs(
+    repository: &Repository,
+    cache: Option<&Cache>,
+    options: BackupOptions,
+    context: Context<'_>,
+    pack_target: usize,
+) -> Result<BackupReport> {
     context.progress.begin(Phase::Opening, 0, 0);
     repository.keyring().require_writer("backup")?;
     let prepared = Prepared::new(options.source, context)?;
@@ -112,7 +124,8 @@ pub fn backup(
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
-    let writer = Writer::begin(&writing, index, cache, writer_options(&writing, context))?;
+    let writer_options = WriterOptions { pack_target, ..writer_options(&writing, context) };
+    let writer = Writer::begin(&writing, index, cache, writer_options)?;
     let trees_name = cache_name(&options.dataset, &options.host);
     let cached = cache.and_then(|cache| CachedTrees::load(cache, &trees_name));
     let (parent, parent_root) = history.parent(repository, cached.as_ref());

@@ -73,6 +73,15 @@ pub(super) struct Worker {
     pub(super) cuts: Vec<u32>,
 }
 
+/// Lets the other workers end if this one panics: they would wait for it for ever.
+struct StopOnUnwind<'a>(&'a Queue);
+
+impl Drop for StopOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 impl Run<'_> {
     /// Works until the queue is empty, with so many threads; returns the root.
     pub(super) fn work(&self, threads: usize) -> Result<BlobId> {
@@ -98,12 +107,14 @@ impl Run<'_> {
             Scratch::new(self.level).map_err(|error| EngineError::io("preparing", b"compression", error))?;
         let mut worker = Worker { scratch, buffer: Vec::new(), cuts: Vec::new() };
         while let Some(job) = self.queue.take() {
+            let unwinding = StopOnUnwind(&self.queue);
             let outcome = self.context.check_stop().and_then(|()| match job {
                 Job::Chunks(job) => job.run(self, &mut worker),
                 Job::Stream(job, segment) => job.run(self, segment, &mut worker),
                 Job::Files(job) => job.run(self, &mut worker),
                 Job::Dir(job) => job.run(self, &mut worker),
             });
+            std::mem::forget(unwinding);
             self.queue.done();
             outcome?;
         }

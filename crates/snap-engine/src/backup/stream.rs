@@ -221,6 +221,10 @@ impl StreamJob {
         self.tail.clear();
         let read = match self.source.fill(&mut buffer[kept..]) {
             Ok(read) => read,
+            // Of a stream there is nothing else: half of it must not look like a backup.
+            Err(error) if self.shared.reopen.is_none() => {
+                return Err(EngineError::Command(format!("its output cannot be read: {error}")));
+            }
             Err(error) => {
                 drop(segment);
                 run.unreadable(&self.shared.path(), &error);

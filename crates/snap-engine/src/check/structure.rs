@@ -81,19 +81,24 @@ impl Structure {
         let mut boxes = Vec::new();
         for area in LISTING_ORDER {
             let mut strangers = Vec::new();
-            repository.backend().list(area.prefix(), &mut |meta| {
-                match parse_object_name(meta.name.as_str()) {
-                    Some((_, id)) => {
-                        self.known.insert(id);
-                        match area {
-                            Area::Packs => drop(self.packs.insert(id, meta.size_bytes)),
-                            _ => boxes.push((area, id, meta.size_bytes, meta.modified)),
+            repository
+                .backend()
+                .list(area.prefix(), &mut |meta| {
+                    match parse_object_name(meta.name.as_str()) {
+                        Some((_, id)) => {
+                            self.known.insert(id);
+                            match area {
+                                Area::Packs => {
+                                    self.packs.insert(id, meta.size_bytes);
+                                }
+                                _ => boxes.push((area, id, meta.size_bytes, meta.modified)),
+                            }
                         }
+                        None => strangers.push(meta.name),
                     }
-                    None => strangers.push(meta.name),
-                }
-                Ok(())
-            }).map_err(RepoError::from)?;
+                    Ok(())
+                })
+                .map_err(RepoError::from)?;
             for name in strangers {
                 store.context.note(name.as_str().as_bytes(), "not an object of a repository: left alone");
             }
@@ -132,14 +137,13 @@ impl Structure {
         self.snapshots.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
         for pack in self.index.packs() {
             match self.packs.get(&pack.id) {
-                None => drop(self.missing.insert(pack.id)),
-                Some(size) if *size != pack.size => drop(self.suspects.insert(pack.id)),
-                Some(_) => {}
-            }
-            // Two who say different things of a pack: one of them lies.
-            if self.index.pack_numbers(&pack.id).nth(1).is_some() && self.packs.contains_key(&pack.id) {
-                self.suspects.insert(pack.id);
-            }
+                None => self.missing.insert(pack.id),
+                // Of two who say different things of a pack one lies.
+                Some(size) if *size != pack.size || self.index.pack_numbers(&pack.id).nth(1).is_some() => {
+                    self.suspects.insert(pack.id)
+                }
+                Some(_) => continue,
+            };
         }
         Ok(())
     }
@@ -174,23 +178,26 @@ impl Structure {
             .map(|(id, size)| (*id, *size))
             .collect();
         let found = Mutex::new((Index::default(), BTreeSet::new()));
-        let newer = Mutex::new(Vec::new());
         let threads = store.context.threads.max(repository.backend().parallelism());
         for_each(&unnamed, threads, |(id, size), _| {
             store.context.check_stop()?;
             match repository.read_pack_header(*id, *size) {
                 Ok((_, pack)) => lock(&found).0.insert(&pack),
-                Err(error @ RepoError::Newer { .. }) => lock(&newer).push(error),
+                // A flipped bit can look like another version: its name tells.
+                Err(error) if error.is_newer() => {
+                    lock(&found).1.insert(*id);
+                }
                 Err(error) => match error.into_finding() {
                     Ok(finding) if finding.code == FindingCode::Missing => {}
-                    Ok(_) => drop(lock(&found).1.insert(*id)),
+                    Ok(_) => {
+                        lock(&found).1.insert(*id);
+                    }
                     Err(error) => return Err(error.into()),
                 },
             }
             Ok(())
         })?;
         let (spare, mut broken) = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.newer.append(&mut lock(&newer));
         self.suspects.append(&mut broken);
         self.spare = Arc::new(spare);
         Ok(())
@@ -291,14 +298,15 @@ fn read_box(
         }
         Ok(Err(RepoError::from(finding)))
     };
+    let too_large = || Finding::new(FindingCode::Corrupt, name.as_str(), "it is too large");
     if size > MAX_BOX_BYTES {
-        return of_snapshot(Finding::new(FindingCode::Corrupt, name.as_str(), "it is too large"));
+        return of_snapshot(too_large());
     }
     let bytes = match store.fetch(&name, size, &mut worker.bytes)? {
         Fetched::Whole(bytes) => bytes,
         Fetched::Gone => return Ok(Ok(Parsed::Gone)),
         Fetched::Damaged(finding) => return of_snapshot(finding),
-        Fetched::TooLarge(_) => unreachable!("boxes are bounded more tightly"),
+        Fetched::TooLarge(_) => return of_snapshot(too_large()),
     };
     if let Some(finding) = verify_object_name(&name, &id, bytes, |other| known.contains(other)) {
         return of_snapshot(finding);
@@ -322,7 +330,7 @@ fn read_box(
     };
     match parsed {
         Ok(parsed) => Ok(Ok(parsed)),
-        Err(error @ RepoError::Newer { .. }) => Ok(Err(error)),
+        Err(error) if error.is_newer() => Ok(Err(error)),
         Err(error) => match error.into_finding() {
             Ok(finding) => of_snapshot(finding.written_so()),
             Err(error) => Err(error.into()),

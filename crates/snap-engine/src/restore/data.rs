@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use snap_format::{BlobId, BlobKind, NodeKind};
 use snap_repo::{Area, Located, RepoError, Scratch, for_each_parallel, object_name};
-use snap_source::TargetFile;
+use snap_source::{Stat, TargetDir, TargetFile};
 
 use super::Restore;
-use super::plan::{FileTask, Plan, remove_non_directory};
+use super::plan::{FileTask, Plan, directory_in_the_way, remove_non_directory};
 use crate::{EngineError, Phase, Result};
 
 /// Most bytes of one request.
@@ -51,7 +51,12 @@ pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, scratch: &mut Scra
     let mut total_bytes = 0;
     for (number, task) in plan.files.iter().enumerate() {
         restore.context.check_stop()?;
-        let needed = needed_blobs(restore, plan, task)?;
+        let needed = if task.existing.is_some_and(|stat| stat.is_dir()) {
+            restore.failed(&plan.dirs.path(task.dir, &task.node.name), &directory_in_the_way());
+            None
+        } else {
+            needed_blobs(restore, plan, task)?
+        };
         let Some(needed) = needed else {
             states.push(FileState::new(0, true));
             continue;
@@ -76,6 +81,11 @@ pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, scratch: &mut Scra
     let requests: Vec<&[Wanted]> = packs.iter().flat_map(|wanted| split_requests(wanted)).collect();
     restore.plan_transfer(&requests, plan.files.len() as u64, total_bytes);
     if restore.options.dry_run {
+        let planned = plan.files.iter().zip(&states);
+        planned
+            .filter(|(_, state)| !state.damaged.load(Ordering::Relaxed))
+            .for_each(|(task, _)| restore.count_restored(0, task.existing.is_some()));
+        super::bump(&restore.counts.restored_bytes, total_bytes);
         return Ok(());
     }
     let data = Data { restore, plan, states, open_files: AtomicUsize::new(0) };
@@ -284,9 +294,11 @@ impl Data<'_, '_> {
         if !self.states[file as usize].damaged.load(Ordering::Acquire) {
             let outcome =
                 self.with_file(file, |handle| write_around_holes(handle, &task.node.kind, offset, plain));
+            if outcome.is_ok() {
+                super::bump(&self.restore.counts.restored_bytes, plain.len() as u64);
+            }
             self.settle(file, outcome)?;
         }
-        super::bump(&self.restore.counts.restored_bytes, plain.len() as u64);
         self.restore.context.progress.add(0, plain.len() as u64);
         self.blob_done(file)
     }
@@ -342,12 +354,20 @@ impl Data<'_, '_> {
     fn open(&self, file: u32, state: &FileState) -> io::Result<TargetFile> {
         let task = &self.plan.files[file as usize];
         let (dir, name) = (self.plan.dirs.open(task.dir)?, &task.node.name);
-        if state.begun.swap(true, Ordering::AcqRel) {
+        if state.begun.load(Ordering::Acquire) {
             return dir.open_existing(name);
         }
+        let opened = self.open_first(task, &dir)?;
+        // Only now: what could not be made is neither written to nor taken away.
+        state.begun.store(true, Ordering::Release);
+        Ok(opened)
+    }
+
+    fn open_first(&self, task: &FileTask, dir: &TargetDir) -> io::Result<TargetFile> {
+        let name = &task.node.name;
         let Some(stat) = task.existing else { return dir.create_file(name) };
         // A file with several names, or something that is no file, is replaced rather than written to.
-        if stat.kind == snap_source::FileType::File && stat.links == 1 {
+        if is_written_in_place(&stat) {
             let opened = dir.open_existing(name)?;
             // Longer content and holes go by giving up the end; what is kept was compared.
             if stat.size > task.node.size() {
@@ -361,7 +381,7 @@ impl Data<'_, '_> {
             }
             return Ok(opened);
         }
-        remove_non_directory(&dir, name)?;
+        remove_non_directory(dir, name)?;
         dir.create_file(name)
     }
 
@@ -392,6 +412,11 @@ impl Data<'_, '_> {
         self.restore.context.progress.add(1, 0);
         Ok(())
     }
+}
+
+/// Whether what stands there stays, and only what differs is written.
+pub(super) fn is_written_in_place(stat: &Stat) -> bool {
+    stat.kind == snap_source::FileType::File && stat.links == 1
 }
 
 /// Writes a chunk that may span holes: `offset` is where its first byte goes.

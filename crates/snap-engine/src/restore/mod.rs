@@ -6,6 +6,7 @@ mod plan;
 mod tar;
 mod verify;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -115,6 +116,7 @@ fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> 
     let plan = plan::plan(restore, path, opened, &mut scratch)?;
     data::write_files(restore, &plan, &mut scratch)?;
     if restore.options.dry_run {
+        rehearse_links(restore, &plan);
         return Ok(());
     }
     make_links(restore, &plan)?;
@@ -150,6 +152,33 @@ fn make_links(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Counts what [`make_links`] would do.
+fn rehearse_links(restore: &Restore<'_>, plan: &Plan) {
+    let stat = |dir: u32, name: &[u8]| {
+        let existed = plan.dirs.infos[dir as usize].existed;
+        existed.then(|| plan.dirs.open(dir).ok()?.stat_child(name).ok()?).flatten()
+    };
+    let replaced: HashSet<(u32, &[u8])> = plan
+        .files
+        .iter()
+        .filter(|task| !task.existing.is_some_and(|stat| data::is_written_in_place(&stat)))
+        .map(|task| (task.dir, task.node.name.as_slice()))
+        .collect();
+    for task in &plan.links {
+        let existing = stat(task.dir, &task.node.name);
+        let first = stat(task.first.0, &task.first.1)
+            .filter(|_| !replaced.contains(&(task.first.0, task.first.1.as_slice())));
+        let is_linked = existing.zip(first).is_some_and(|(existing, first)| existing.is_same_file(&first));
+        match existing {
+            Some(_) if is_linked || restore.options.overwrite == Overwrite::Never => restore.count_skipped(),
+            Some(stat) if stat.is_dir() => {
+                restore.failed(&plan.dirs.path(task.dir, &task.node.name), &plan::directory_in_the_way());
+            }
+            _ => restore.count_restored(0, existing.is_some()),
+        }
+    }
 }
 
 /// Attributes of directories come last and from the bottom up, since what happens inside changes them.

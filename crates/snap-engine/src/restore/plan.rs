@@ -95,7 +95,7 @@ pub(super) fn plan(
 }
 
 /// The path as the walk spells it: absolute, without doubled or trailing slashes.
-fn normal(path: &[u8]) -> Vec<u8> {
+pub(super) fn normal(path: &[u8]) -> Vec<u8> {
     let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.fold(Vec::new(), |path, name| join(&path, name))
 }
@@ -168,8 +168,12 @@ impl Planner<'_, '_> {
         if self.restore.options.dry_run {
             let above_existed = self.plan.dirs.infos[above as usize].existed;
             let existing = if above_existed { self.plan.dirs.open(above)?.stat_child(&name)? } else { None };
+            let is_dir = existing.is_some_and(|stat| stat.is_dir());
+            if existing.is_some() && !is_dir && !self.may_replace() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
             let info = &mut self.plan.dirs.infos[dir as usize];
-            (info.made, info.existed) = (true, existing.is_some_and(|stat| stat.is_dir()));
+            (info.made, info.existed) = (true, is_dir);
             self.restore.count_dir(info.existed);
             return Ok(());
         }
@@ -223,10 +227,10 @@ impl Planner<'_, '_> {
         let decision = self.decide(dir, &node, existing.as_ref());
         match (&node.kind, decision) {
             (_, Decision::Skip) => self.restore.count_skipped(),
-            (NodeKind::File { content, .. } | NodeKind::Object { content, .. }, decision) => {
+            (NodeKind::File { .. } | NodeKind::Object { .. }, decision) => {
                 let adjust = matches!(decision, Decision::Adjust);
                 let blobs =
-                    if adjust { Ok(Vec::new()) } else { self.restore.browser.blobs(content, scratch) };
+                    if adjust { Ok(Vec::new()) } else { self.restore.browser.file_blobs(&node, scratch) };
                 match blobs {
                     Err(error) => self.restore.lost(full, error)?,
                     Ok(_) if adjust => {
@@ -240,7 +244,7 @@ impl Planner<'_, '_> {
                 self.restore.count_skipped();
                 self.adjust(dir, &node);
             }
-            (_, _) => self.special(dir, full, &node, existing.is_some()),
+            (_, _) => self.special(dir, full, &node, existing.as_ref()),
         }
         Ok(())
     }
@@ -287,13 +291,16 @@ impl Planner<'_, '_> {
     }
 
     /// Makes a link, pipe or device.
-    fn special(&self, dir: u32, full: &[u8], node: &Node, replaces: bool) {
-        self.restore.count_restored(0, replaces);
+    fn special(&self, dir: u32, full: &[u8], node: &Node, existing: Option<&Stat>) {
         if self.restore.options.dry_run {
+            match existing {
+                Some(stat) if stat.is_dir() => self.restore.failed(full, &directory_in_the_way()),
+                _ => self.restore.count_restored(0, existing.is_some()),
+            }
             return;
         }
         let made = self.plan.dirs.open(dir).and_then(|handle| {
-            if replaces {
+            if existing.is_some() {
                 remove_non_directory(&handle, &node.name)?;
             }
             match &node.kind {
@@ -304,6 +311,7 @@ impl Planner<'_, '_> {
         });
         match made {
             Ok(handle) => {
+                self.restore.count_restored(0, existing.is_some());
                 self.restore.apply(&handle, &self.plan.dirs, dir, node);
                 self.restore.context.done(full, "restored");
             }
@@ -353,9 +361,13 @@ impl Planner<'_, '_> {
 /// Makes room for something else; a directory that is in the way stays, since what is in it may be all there is.
 pub(super) fn remove_non_directory(dir: &TargetDir, name: &[u8]) -> io::Result<()> {
     if dir.stat_child(name)?.is_some_and(|stat| stat.is_dir()) {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "a directory stands in its place"));
+        return Err(directory_in_the_way());
     }
     dir.remove(name)
+}
+
+pub(super) fn directory_in_the_way() -> io::Error {
+    io::Error::new(io::ErrorKind::IsADirectory, "a directory stands in its place")
 }
 
 impl Restore<'_> {

@@ -24,12 +24,9 @@ pub(super) fn write(restore: &Restore<'_>, path: Option<&[u8]>, out: Box<dyn Wri
     let failed = |error| EngineError::io("writing", b"the tar stream", error);
     let mut append = |name: &[u8], full: &[u8], node: &Node| -> Result<()> {
         restore.context.check_stop()?;
-        let blobs = match node.content() {
-            Some(content) => match restore.browser.blobs(content, &mut content_scratch) {
-                Ok(blobs) => blobs,
-                Err(error) => return restore.lost(full, error),
-            },
-            None => Vec::new(),
+        let blobs = match restore.browser.file_blobs(node, &mut content_scratch) {
+            Ok(blobs) => blobs,
+            Err(error) => return restore.lost(full, error),
         };
         let mut reader = FileReader::new(restore.browser, blobs, &mut content_scratch);
         match tar.append(name, node, node.size(), &mut reader) {
@@ -54,11 +51,11 @@ pub(super) fn write(restore: &Restore<'_>, path: Option<&[u8]>, out: Box<dyn Wri
     let found = restore.browser.find(path.unwrap_or_default(), &mut scratch)?;
     let (base, tree) = match &found {
         Found::Root => (Vec::new(), Some(restore.browser.root())),
-        Found::Node(node) => (path.unwrap_or_default().to_vec(), node.tree()),
+        Found::Node(node) => (super::plan::normal(path.unwrap_or_default()), node.tree()),
     };
     match (tree, &found) {
         (Some(tree), _) => {
-            let outcome = restore.browser.walk(&base, tree, &mut scratch, &mut |full, node| {
+            let mut each = |full: &[u8], node: &Node| {
                 let verdict = matcher.matches(full, node.tree().is_some());
                 if verdict == Verdict::Take {
                     let relative = full.get(base.len()..).unwrap_or(full);
@@ -66,8 +63,9 @@ pub(super) fn write(restore: &Restore<'_>, path: Option<&[u8]>, out: Box<dyn Wri
                     append(relative, full, node)?;
                 }
                 Ok(verdict != Verdict::Skip)
-            });
-            outcome.or_else(|error| restore.lost(&base, error))?;
+            };
+            let mut lost = |path: &[u8], error| restore.lost(path, error);
+            restore.browser.walk_past(&base, tree, &mut scratch, &mut each, &mut lost)?;
         }
         (None, Found::Node(node)) => append(&node.name.clone(), &base, node)?,
         (None, Found::Root) => {}

@@ -1,0 +1,128 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::{self, SnapshotPath, Subset};
+
+/// Which snapshots are meant, wherever one is named.
+#[derive(Debug, Default, Clone, Args)]
+#[command(next_help_heading = "Snapshot filters")]
+pub struct FilterArgs {
+    /// Only snapshots of this host; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+
+    /// Only snapshots of this dataset; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Vec<String>,
+
+    /// Only snapshots with this tag; if repeated, with all of them.
+    #[arg(long, value_name = "TAG", value_delimiter = ',', value_parser = values::tag)]
+    pub tag: Vec<String>,
+
+    /// Only snapshots of this source path; if repeated, of all of them.
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<PathBuf>,
+}
+
+impl FilterArgs {
+    /// Both, joined.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut out = self.clone();
+        out.host.extend_from_slice(&other.host);
+        out.dataset.extend_from_slice(&other.dataset);
+        out.tag.extend_from_slice(&other.tag);
+        out.path.extend_from_slice(&other.path);
+        out
+    }
+
+    /// The first flag that is given.
+    pub fn first_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("--host", self.host.is_empty()),
+            ("--dataset", self.dataset.is_empty()),
+            ("--tag", self.tag.is_empty()),
+            ("--path", self.path.is_empty()),
+        ];
+        flags.into_iter().find(|(_, empty)| !empty).map(|(flag, _)| flag)
+    }
+}
+
+/// What `snapshots` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  snap snapshots
+  snap snapshots --host web1 --tag nightly
+  snap snapshots --dataset orders --json")]
+pub struct SnapshotsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// What `ls` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Everything below PATH is listed.
+
+Examples:
+  snap ls
+  snap ls latest:/etc -l
+  snap ls latest~1 --host web1
+  snap ls 4f2a --json")]
+pub struct LsArgs {
+    /// latest, latest~N or the first digits of an id; then, after a colon, a path in it.
+    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest", value_parser = values::snapshot_path())]
+    pub snapshot: SnapshotPath,
+
+    /// Show type, mode, owner, size and time.
+    #[arg(short, long)]
+    pub long: bool,
+
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// What `cat` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  snap cat latest:/etc/fstab
+  snap cat latest~1:/srv/app/config.toml --host web1
+  snap cat latest:/srv/app | tar -t")]
+pub struct CatArgs {
+    /// latest, latest~N or the first digits of an id; then, after a colon, a path in it.
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = values::snapshot_path())]
+    pub snapshot: SnapshotPath,
+
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without flags every reference is followed: snapshots, trees, index, packs. Damage is listed, and the exit code is 4.
+
+Examples:
+  snap check                                    structure, a few minutes at most
+  snap check --read-data                        every stored byte
+  snap check --read-data-subset 3/30            on the third day of the month
+  snap check --read-data-subset 2%
+  snap -r /mnt/disk/snap check --keyless        on the storage host, without any key")]
+pub struct CheckArgs {
+    /// Read, authenticate and re-hash every stored byte.
+    #[arg(long, conflicts_with_all = ["read_data_subset", "keyless"])]
+    pub read_data: bool,
+
+    /// Read a part of the data: the Nth of M parts, a percentage, or about this many bytes.
+    #[arg(long, value_name = "N/M|P%|SIZE", conflicts_with = "keyless")]
+    pub read_data_subset: Option<Subset>,
+
+    /// Compare every object with its name; needs no key.
+    #[arg(long)]
+    pub keyless: bool,
+}

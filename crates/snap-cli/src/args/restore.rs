@@ -1,0 +1,106 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+use snap_engine::Overwrite;
+
+use super::FilterArgs;
+use super::values::{self, SnapshotPath};
+
+const AFTER_HELP: &str = "\
+`restore latest --target X` recreates absolute paths below X. `restore latest:/srv/app --target X` puts the contents
+of /srv/app into X; of a file, the file. `--target /` restores in place, `--target -` writes a tar.
+Only what differs is fetched and written: run it again after an interruption.
+
+Examples:
+  snap restore latest --target /tmp/look
+  snap restore latest:/srv/app --target /srv/app --dry-run
+  snap restore latest:/srv/app --target /srv/app --missing-only
+  snap restore latest~1 --target / --include /etc/nginx
+  snap restore latest:/srv/app --target - | ssh web2 tar -x -C /srv/app";
+
+/// What `restore` takes.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct RestoreArgs {
+    /// latest, latest~N or the first digits of an id; then, after a colon, a path in it.
+    #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = values::snapshot_path())]
+    pub snapshot: SnapshotPath,
+
+    /// Directory to restore into, made if missing; - writes a tar to standard output.
+    #[arg(long, value_name = "DIR|-", value_hint = ValueHint::DirPath)]
+    pub target: PathBuf,
+
+    /// Restore only what this pattern matches; may be repeated.
+    #[arg(long, value_name = "PATTERN", help_heading = "What to restore")]
+    pub include: Vec<String>,
+
+    /// Do not restore what this pattern matches; may be repeated.
+    #[arg(long, value_name = "PATTERN", help_heading = "What to restore")]
+    pub exclude: Vec<String>,
+
+    /// What to do with files that are there already.
+    #[arg(long, value_name = "MODE", conflicts_with_all = ["missing_only", "no_overwrite_newer"])]
+    #[arg(help_heading = "What is there already")]
+    pub overwrite: Option<OverwriteArg>,
+
+    /// Restore only what is missing; the same as --overwrite never.
+    #[arg(long, conflicts_with = "no_overwrite_newer", help_heading = "What is there already")]
+    pub missing_only: bool,
+
+    /// Leave files alone that are newer than the snapshot's; the same as --overwrite if-newer.
+    #[arg(long, help_heading = "What is there already")]
+    pub no_overwrite_newer: bool,
+
+    /// Delete what the snapshot does not have, inside the restored directories only.
+    #[arg(long, help_heading = "What is there already")]
+    pub delete: bool,
+
+    /// Read everything back and compare after writing.
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Say what would be done (with -v to each entry), touch nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Do not set owners and groups.
+    #[arg(long)]
+    pub no_owner: bool,
+
+    /// Which snapshots are meant.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+impl RestoreArgs {
+    /// Whether a tar goes to standard output.
+    pub fn is_tar(&self) -> bool {
+        self.target.as_os_str() == "-"
+    }
+
+    /// The mode that the three flags mean.
+    pub fn overwrite(&self) -> Overwrite {
+        match self.overwrite {
+            Some(OverwriteArg::IfChanged) => Overwrite::IfChanged,
+            Some(OverwriteArg::IfNewer) => Overwrite::IfNewer,
+            Some(OverwriteArg::Never) => Overwrite::Never,
+            Some(OverwriteArg::Always) => Overwrite::Always,
+            None if self.missing_only => Overwrite::Never,
+            None if self.no_overwrite_newer => Overwrite::IfNewer,
+            None => Overwrite::IfChanged,
+        }
+    }
+}
+
+/// `--overwrite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteArg {
+    /// Where it differs; only what differs is fetched and written. The default.
+    IfChanged,
+    /// Where the snapshot's file is newer.
+    IfNewer,
+    /// Never: only what is missing is restored.
+    Never,
+    /// Always, without comparing.
+    Always,
+}

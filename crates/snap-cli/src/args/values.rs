@@ -1,0 +1,282 @@
+//! Values of flags that are more than a string.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::str::FromStr;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// Powers of 1024 but for `KB`, `MB`, …, which are powers of 1000.
+const UNITS: [(&str, u64); 17] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("ki", 1 << 10),
+    ("kib", 1 << 10),
+    ("kb", 1000),
+    ("m", 1 << 20),
+    ("mi", 1 << 20),
+    ("mib", 1 << 20),
+    ("mb", 1_000_000),
+    ("g", 1 << 30),
+    ("gi", 1 << 30),
+    ("gib", 1 << 30),
+    ("gb", 1_000_000_000),
+    ("t", 1 << 40),
+    ("tib", 1 << 40),
+    ("tb", 1_000_000_000_000),
+];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim().to_ascii_lowercase();
+        let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+        match (number.parse::<u64>(), factor) {
+            (Ok(number), Some(factor)) => {
+                number.checked_mul(factor).map(Self).ok_or_else(|| "it is too large".to_owned())
+            }
+            _ => Err("a size is a number and a unit, such as 64M or 1GiB".to_owned()),
+        }
+    }
+}
+
+/// A part of the stored data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Subset {
+    /// The part `number` of `of`, from 1.
+    Part { number: u64, of: u64 },
+    /// More than 0, at most 100.
+    Percent(f64),
+    /// About this many.
+    Bytes(u64),
+}
+
+impl FromStr for Subset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((number, of)) = text.split_once('/') {
+            return match (number.parse(), of.parse()) {
+                (Ok(number), Ok(of)) if 1 <= number && number <= of => Ok(Self::Part { number, of }),
+                _ => Err("a part is N/M with N from 1 to M, such as 3/30".to_owned()),
+            };
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            return match percent.parse::<f64>() {
+                Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self::Percent(percent)),
+                _ => Err("a percentage is more than 0% and at most 100%".to_owned()),
+            };
+        }
+        match text.parse() {
+            Ok(Size(bytes)) if bytes > 0 => Ok(Self::Bytes(bytes)),
+            _ => Err("a subset is N/M, P% or a size, such as 3/30, 2% or 10GiB".to_owned()),
+        }
+    }
+}
+
+/// `SNAPSHOT[:PATH]`; the first colon ends SNAPSHOT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPath {
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// The path, raw bytes with a leading slash; `None` for all of it.
+    pub path: Option<Vec<u8>>,
+}
+
+impl SnapshotPath {
+    /// Takes it apart.
+    pub fn parse(text: OsString) -> Result<Self, String> {
+        let bytes = text.into_vec();
+        let (name, path) = match bytes.iter().position(|byte| *byte == b':') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (&bytes[..], &[][..]),
+        };
+        let snapshot = std::str::from_utf8(name).map_err(|_| "not the name of a snapshot".to_owned())?;
+        if snapshot.is_empty() {
+            return Err("it begins with the name of a snapshot, such as latest:/etc".to_owned());
+        }
+        let mut absolute = Vec::new();
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+            if name == b".." {
+                return Err("a path in a snapshot has no `..`".to_owned());
+            }
+            absolute.push(b'/');
+            absolute.extend_from_slice(name);
+        }
+        let path = (!absolute.is_empty()).then_some(absolute);
+        Ok(Self { snapshot: snapshot.to_owned(), path })
+    }
+}
+
+/// For clap.
+pub fn snapshot_path() -> impl TypedValueParser<Value = SnapshotPath> {
+    OsStringValueParser::new().try_map(SnapshotPath::parse)
+}
+
+/// Whether a dataset may have this name: `[a-z][a-z0-9_-]*`, not `latest`, not eight or more hexadecimal digits, since
+/// those name snapshots.
+pub fn is_dataset(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    let looks_like_id = name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
+        && name.bytes().all(plain)
+        && name != "latest"
+        && !looks_like_id
+}
+
+/// For clap.
+pub fn dataset(name: &str) -> Result<String, String> {
+    if is_dataset(name) {
+        return Ok(name.to_owned());
+    }
+    Err("a dataset name is a-z, then a-z, 0-9, _ or -; not `latest`, and not eight or more hexadecimal digits"
+        .to_owned())
+}
+
+/// The dataset of a stream called `name`, if none is given.
+pub fn dataset_of_stream(name: &str) -> String {
+    let reduce = |c: char| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
+        _ => '-',
+    };
+    let reduced: String = name.chars().map(reduce).collect();
+    let reduced = reduced.trim_matches('-');
+    if is_dataset(reduced) { reduced.to_owned() } else { "stdin".to_owned() }
+}
+
+/// For clap.
+pub fn domain(name: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    if name.as_bytes().first().is_some_and(u8::is_ascii_lowercase) && name.bytes().all(plain) {
+        return Ok(name.to_owned());
+    }
+    Err("a domain name is a-z, then a-z, 0-9, _ or -".to_owned())
+}
+
+/// For clap.
+pub fn tag(tag: &str) -> Result<String, String> {
+    let tag = tag.trim();
+    if tag.is_empty() || tag.chars().any(char::is_control) {
+        return Err("a tag is not empty and has no control characters".to_owned());
+    }
+    Ok(tag.to_owned())
+}
+
+/// For clap.
+pub fn readers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(readers @ 1..=1024) => Ok(readers),
+        _ => Err("a number from 1 to 1024".to_owned()),
+    }
+}
+
+/// The name under which a stream is stored: one plain component.
+pub fn is_file_name(name: &str) -> bool {
+    snap_format::Node::name_is_safe(name.as_bytes())
+}
+
+/// `path` made absolute without looking at the file system.
+pub fn absolute(path: &std::path::Path, working_dir: &std::path::Path) -> Vec<u8> {
+    let mut out: Vec<&[u8]> = Vec::new();
+    let joined = working_dir.join(path);
+    for name in joined.as_os_str().as_bytes().split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(out.pop()),
+            name => out.push(name),
+        }
+    }
+    let mut bytes = vec![b'/'];
+    bytes.extend_from_slice(&out.join(&b'/'));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            ("0", 0),
+            ("512", 512),
+            ("64M", 64 << 20),
+            ("64m", 64 << 20),
+            ("1GiB", 1 << 30),
+            ("10 KiB", 10 << 10),
+            ("2T", 2 << 40),
+            ("3MB", 3_000_000),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for bad in ["", "M", "-1", "1.5G", "1 X", "99999999999T", "1G1"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn subsets() {
+        assert_eq!("3/30".parse(), Ok(Subset::Part { number: 3, of: 30 }));
+        assert_eq!("2.5%".parse(), Ok(Subset::Percent(2.5)));
+        assert_eq!("10GiB".parse(), Ok(Subset::Bytes(10 << 30)));
+        for bad in ["0/3", "4/3", "1/", "0%", "101%", "NaN%", "-1%", "0", "x"] {
+            assert!(bad.parse::<Subset>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_first_colon_ends_the_snapshot() {
+        let parse = |text: &str| SnapshotPath::parse(text.into()).map(|it| (it.snapshot, it.path));
+        let path = |path: &str| Some(path.as_bytes().to_vec());
+        assert_eq!(parse("latest"), Ok(("latest".into(), None)));
+        assert_eq!(parse("latest:"), Ok(("latest".into(), None)));
+        assert_eq!(parse("latest:/"), Ok(("latest".into(), None)));
+        assert_eq!(parse("latest~2:/srv/a:b"), Ok(("latest~2".into(), path("/srv/a:b"))));
+        assert_eq!(parse("4f2a:srv//app/./x/"), Ok(("4f2a".into(), path("/srv/app/x"))));
+        assert!(parse(":/etc").is_err() && parse("").is_err() && parse("latest:/a/../b").is_err());
+        let odd = SnapshotPath::parse(OsString::from_vec(b"latest:/\xff".to_vec())).unwrap();
+        assert_eq!(odd.path.unwrap(), b"/\xff");
+    }
+
+    #[test]
+    fn dataset_names() {
+        for good in ["files", "orders-2", "a", "a_b", "deadbee", "deadbeefs", "latest-one"] {
+            assert!(is_dataset(good), "{good}");
+        }
+        for bad in ["", "Files", "2orders", "-a", "a.b", "a b", "latest", "deadbeef", "abcdef0123", "é"] {
+            assert!(!is_dataset(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn streams_get_a_dataset() {
+        for (name, dataset) in [
+            ("shop.sql", "shop-sql"),
+            ("Dump", "dump"),
+            ("2026.sql", "stdin"),
+            ("deadbeef", "stdin"),
+            ("latest", "stdin"),
+            ("…", "stdin"),
+        ] {
+            assert_eq!(dataset_of_stream(name), dataset, "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_become_absolute_lexically() {
+        let absolute = |path: &str| String::from_utf8(absolute(path.as_ref(), "/home/me".as_ref())).unwrap();
+        assert_eq!(absolute("a/./b"), "/home/me/a/b");
+        assert_eq!(absolute("../x/"), "/home/x");
+        assert_eq!(absolute("/../../etc"), "/etc");
+        assert_eq!(absolute("/"), "/");
+    }
+}

@@ -1,0 +1,287 @@
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+use snap_engine::{BackupOptions, BackupReport, BackupSource, backup};
+use snap_source::FilterOptions;
+
+use super::init::{fields, tell_created};
+use super::stream::{CommandOutput, Stdin, refuse_no_command};
+use super::{Done, Outcome};
+use crate::app::App;
+use crate::args::BackupArgs;
+use crate::args::values::{self, absolute};
+use crate::exit::{Exit, Failure};
+use crate::keys::KeySource;
+use crate::render::{CliObserver, json, text};
+use crate::repo::{self, Opened};
+use crate::{select, system};
+
+pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
+    let began = Instant::now();
+    adopt_outer_flags(app, &mut args)?;
+    validate(app, &args)?;
+    let paths = paths(&mut args)?;
+    let opened = open(app, &args)?;
+    opened.repository.keyring().require_writer("backup")?;
+    opened.require_current_keys()?;
+    if opened.is_default {
+        warn_of_same_disk(app, &opened, &paths);
+    }
+    let time = system::now();
+    let (dataset, host) = (dataset(&args), args.host.clone().unwrap_or_else(system::host_name));
+    let dry_run = args.dry_run;
+    let options = BackupOptions {
+        dataset: dataset.clone(),
+        host: host.clone(),
+        tags: distinct(&args.tag),
+        label: args.label.clone(),
+        time,
+        level: args.compression,
+        readers: args.readers,
+        skip_if_unchanged: args.skip_if_unchanged,
+        dry_run,
+        source: source(app, args, paths, &opened)?,
+    };
+    let observer = CliObserver::new(app);
+    let report =
+        app.engine(&observer, |context| backup(&opened.repository, opened.cache.as_ref(), options, context))?;
+    tell(app, &report, dry_run, began);
+    let mut summary = summary(&report, &dataset, &host);
+    summary.insert("seconds".to_owned(), began.elapsed().as_secs_f64().into());
+    summary.insert("dry_run".to_owned(), dry_run.into());
+    let is_incomplete = report.summary.unreadable > 0 || !report.missing_sources.is_empty();
+    Ok(Done { exit: if is_incomplete { Exit::Incomplete } else { Exit::Done }, summary })
+}
+
+/// `--host`, `--dataset` and `--tag` before the command mean here what they mean behind it.
+fn adopt_outer_flags(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
+    let filter = &app.filter;
+    if !filter.path.is_empty() || filter.host.len() > 1 || filter.dataset.len() > 1 {
+        return Err(Failure::usage(
+            "--path, and several --host or --dataset, filter snapshots: backup makes one",
+        )
+        .hint("name what to back up behind `backup`"));
+    }
+    args.tag.extend_from_slice(&filter.tag);
+    if args.host.is_none() {
+        args.host = filter.host.first().cloned();
+    }
+    if let (None, Some(dataset)) = (&args.dataset, filter.dataset.first()) {
+        args.dataset = Some(values::dataset(dataset).map_err(Failure::usage)?);
+    }
+    Ok(())
+}
+
+fn validate(app: &App, args: &BackupArgs) -> Result<(), Failure> {
+    if args.command.is_some() {
+        refuse_no_command(&args.argv)?;
+    }
+    for name in [&args.stdin, &args.command].into_iter().flatten() {
+        if !values::is_file_name(name) {
+            return Err(Failure::usage(format!("{name:?} is not the name of a file"))
+                .hint("give one without a slash, such as shop.sql"));
+        }
+    }
+    if let Some(host) = &args.host
+        && (host.is_empty() || host.chars().any(char::is_control))
+    {
+        return Err(
+            Failure::usage("the host name is empty or has control characters").hint("leave --host out")
+        );
+    }
+    let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+    let readers = usize::from(args.stdin.is_some())
+        + args.files_from.iter().chain(&args.files_from0).filter(|path| is_stdin(path)).count()
+        + usize::from(KeySource::choose(&app.global, &app.env)?.is_some_and(|source| source.reads_stdin()));
+    if readers > 1 {
+        return Err(Failure::usage("standard input can be read for one purpose only")
+            .hint("put the others into files"));
+    }
+    if let Some(path) = args.as_path.as_ref().filter(|path| !path.is_absolute()) {
+        return Err(Failure::usage(format!("--as-path {} is not absolute", path.display()))
+            .hint("begin it with a slash"));
+    }
+    Ok(())
+}
+
+/// All paths that are given, wherever they stand.
+fn paths(args: &mut BackupArgs) -> Result<Vec<PathBuf>, Failure> {
+    if args.stdin.is_some() || args.command.is_some() {
+        if args.stdin.is_some() && !args.argv.is_empty() {
+            return Err(Failure::usage("--stdin takes no command and no paths")
+                .hint("for a command: --command NAME -- …"));
+        }
+        return Ok(Vec::new());
+    }
+    let mut paths = std::mem::take(&mut args.paths);
+    // Behind `--` may stand paths that begin with a dash.
+    paths.extend(std::mem::take(&mut args.argv).into_iter().map(PathBuf::from));
+    for file in &args.files_from {
+        let is_path = |line: &&[u8]| !line.is_empty() && !line.starts_with(b"#");
+        let bytes = read_list(file)?;
+        let lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        paths.extend(lines.filter(is_path).map(|line| PathBuf::from(OsStr::from_bytes(line))));
+    }
+    for file in &args.files_from0 {
+        let bytes = read_list(file)?;
+        let names = bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        paths.extend(names.map(|name| PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()))));
+    }
+    if paths.iter().any(|path| path.as_os_str().is_empty()) {
+        return Err(Failure::usage("an empty path").hint("the working directory is ."));
+    }
+    if paths.is_empty() {
+        return Err(Failure::usage("nothing to back up is named")
+            .hint("name files or directories, or use --stdin, --command or --files-from"));
+    }
+    if args.as_path.is_some() && paths.len() > 1 {
+        return Err(Failure::usage("--as-path is for a single path").hint("back the paths up one by one"));
+    }
+    Ok(paths)
+}
+
+fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::io(format!("cannot read the list of paths {}", path.display()), &error);
+    if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map_err(failed)?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+/// The repository; the embedded default is made at first use, but not by a rehearsal.
+fn open(app: &App, args: &BackupArgs) -> Result<Opened, Failure> {
+    if args.dry_run {
+        return repo::open(app, true);
+    }
+    let (opened, created) = repo::open_or_create_default(app)?;
+    if let Some(created) = created {
+        tell_created(&app.out, &created);
+        let mut event = fields(&created);
+        event.insert("event".to_owned(), "created".into());
+        app.out.event(event);
+    }
+    Ok(opened)
+}
+
+fn warn_of_same_disk(app: &App, opened: &Opened, paths: &[PathBuf]) {
+    let device = |path: &Path| system::identity(path).map(|(device, _)| device);
+    let Some(root) = opened.repository.backend().local_root() else { return };
+    let own = device(root);
+    if own.is_some() && paths.iter().any(|path| device(path) == own) {
+        app.out.note(&format!(
+            "the repository {} lies on the same disk as the source: it does not survive the loss of that disk (--repo \
+             names another place)",
+            root.display()
+        ));
+    }
+}
+
+fn dataset(args: &BackupArgs) -> String {
+    let of_stream =
+        || args.stdin.as_ref().or(args.command.as_ref()).map(|name| values::dataset_of_stream(name));
+    args.dataset.clone().or_else(of_stream).unwrap_or_else(|| "files".to_owned())
+}
+
+fn distinct(tags: &[String]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for tag in tags {
+        if !out.contains(tag) {
+            out.push(tag.clone());
+        }
+    }
+    out
+}
+
+fn source(
+    app: &App,
+    args: BackupArgs,
+    paths: Vec<PathBuf>,
+    opened: &Opened,
+) -> Result<BackupSource, Failure> {
+    if let Some(name) = args.stdin {
+        return Ok(BackupSource::Stream { name, stream: Box::new(Stdin::open(&app.signals)?) });
+    }
+    if let Some(name) = args.command {
+        return Ok(BackupSource::Stream {
+            name,
+            stream: Box::new(CommandOutput::start(&args.argv, &app.signals)?),
+        });
+    }
+    let working_dir = select::working_dir()?;
+    let root = |path: &PathBuf| PathBuf::from(std::ffi::OsString::from_vec(absolute(path, &working_dir)));
+    let filter = FilterOptions {
+        roots: paths.iter().map(root).collect(),
+        exclude: args.exclude,
+        exclude_files: args.exclude_file,
+        exclude_if_present: args.exclude_if_present,
+        cachedir_tag: args.exclude_caches,
+        one_file_system: args.one_file_system,
+        protected: opened.protected(),
+    };
+    Ok(BackupSource::Paths { paths, working_dir, filter, as_path: args.as_path })
+}
+
+fn summary(report: &BackupReport, dataset: &str, host: &str) -> json::Object {
+    let counts = &report.summary;
+    // One repository is written so far: it is the one copy, and it has the snapshot when the run succeeds.
+    let copies = match report.snapshot {
+        Some(_) => json!([{ "name": "main", "state": "ok" }]),
+        None => json!([]),
+    };
+    json::object(json!({
+        "snapshot": report.snapshot.map(snap_format::ObjectId::to_hex),
+        "parent": report.parent.map(snap_format::ObjectId::to_hex),
+        "dataset": dataset,
+        "host": host,
+        "files": counts.files,
+        "dirs": counts.dirs,
+        "others": counts.others,
+        "files_new": counts.files_new,
+        "files_changed": counts.files_changed,
+        "files_unchanged": counts.files_unchanged,
+        "unreadable": counts.unreadable,
+        "vanished": counts.vanished,
+        "changed_while_read": counts.changed_while_read,
+        "source_bytes": counts.source_bytes,
+        "added_bytes": counts.added_bytes,
+        "stored_bytes": counts.stored_bytes,
+        "copies": copies,
+    }))
+}
+
+fn tell(app: &App, report: &BackupReport, dry_run: bool, began: Instant) {
+    let counts = &report.summary;
+    app.out.done(&format!(
+        "{} files, {}: {} new, {} changed, {} unchanged",
+        text::count(counts.files),
+        text::bytes(counts.source_bytes),
+        text::count(counts.files_new),
+        text::count(counts.files_changed),
+        text::count(counts.files_unchanged),
+    ));
+    app.out.done(&format!(
+        "added {}, {} {}; {}",
+        text::bytes(counts.added_bytes),
+        if dry_run { "would store" } else { "stored" },
+        text::bytes(counts.stored_bytes),
+        text::duration(began.elapsed())
+    ));
+    match &report.snapshot {
+        Some(id) => app.out.done(&format!("snapshot {}", text::short(id))),
+        None if dry_run => app.out.done("dry run: nothing was written"),
+        None => app.out.done("nothing changed: no snapshot was made"),
+    }
+    let unread = counts.unreadable.max(report.missing_sources.len() as u64);
+    if unread > 0 {
+        app.out.warning(&format!(
+            "{} could not be read, named above",
+            text::counted(unread, "entry", "entries")
+        ));
+    }
+}

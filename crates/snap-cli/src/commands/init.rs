@@ -1,0 +1,40 @@
+use serde_json::json;
+
+use super::{Done, Outcome};
+use crate::app::App;
+use crate::render::{Output, json};
+use crate::repo::{self, Created};
+
+pub fn run(app: &App) -> Outcome {
+    let created = repo::create(app)?;
+    tell_created(&app.out, &created);
+    Ok(Done::with(fields(&created)))
+}
+
+/// What is told of a new repository in JSON.
+pub fn fields(created: &Created) -> json::Object {
+    json::object(json!({
+        "repository_id": created.id.to_hex(),
+        "recovery_key": created.recovery_key.as_str(),
+        "location": created.location,
+        "key_file": created.key_file.as_ref().map(|path| path.display().to_string()),
+    }))
+}
+
+/// Tells people of a new repository. The recovery key is shown here and never again.
+pub fn tell_created(out: &Output, created: &Created) {
+    out.tell(&format!("created repository {} at {}", created.id, created.location));
+    if let Some(path) = &created.key_file {
+        out.tell(&format!("key file: {} (keep a copy of it on another machine)", path.display()));
+    }
+    tell_recovery_key(out, &created.recovery_key);
+}
+
+/// Shows a recovery key.
+pub fn tell_recovery_key(out: &Output, key: &str) {
+    out.tell(&format!(
+        "\nrecovery key, shown only now:\n\n    {key}\n\nPrint it and keep it away from this machine. It opens the \
+         repository as owner when every other key is\nlost (--recovery-key-file). Without any key the data cannot be \
+         read by anyone.\n"
+    ));
+}

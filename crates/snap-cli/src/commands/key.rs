@@ -1,0 +1,207 @@
+use std::path::Path;
+
+use serde_json::json;
+use snap_format::{Role, SlotKind};
+use snap_repo::{NewSlot, Repository, Secret, SlotInfo};
+
+use super::init::tell_recovery_key;
+use super::{Done, Outcome};
+use crate::app::App;
+use crate::args::{KeyAddArgs, KeyCommand, RoleArg};
+use crate::exit::{Exit, Failure};
+use crate::keys::{self, KeySource, NewKeyFile};
+use crate::render::{json, text};
+use crate::{prompt, repo, system};
+
+/// Fewest digits of a slot's id.
+const MIN_PREFIX: usize = 4;
+
+pub fn run(app: &App, command: KeyCommand) -> Outcome {
+    match command {
+        KeyCommand::List => list(app),
+        KeyCommand::Add(args) => add(app, args),
+        KeyCommand::Remove { id } => remove(app, &id),
+        KeyCommand::Recovery => recovery(app),
+        KeyCommand::VerifyRecovery => verify_recovery(app),
+    }
+}
+
+fn open_as_owner(app: &App, verb: &'static str) -> Result<Repository, Failure> {
+    let opened = repo::open(app, true)?;
+    opened.repository.keyring().require_owner(verb)?;
+    opened.require_current_keys()?;
+    Ok(opened.repository)
+}
+
+const fn kind(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::Password => "password",
+        SlotKind::KeyFile => "key-file",
+        SlotKind::Recovery => "recovery",
+    }
+}
+
+fn list(app: &App) -> Outcome {
+    let repository = open_as_owner(app, "listing keys")?;
+    let slots = repository.slots();
+    for slot in &slots {
+        app.out.event(event(slot));
+    }
+    let safe = |text: &str| text::printable(text.as_bytes());
+    let rows: Vec<Vec<String>> = slots
+        .iter()
+        .map(|slot| {
+            let mark = if slot.current { "*" } else { "" };
+            vec![
+                mark.to_owned(),
+                slot.id.to_hex()[..12].to_owned(),
+                slot.role.to_string(),
+                kind(slot.kind).to_owned(),
+                safe(&slot.label),
+                safe(&slot.domain),
+                text::date_time(slot.created),
+            ]
+        })
+        .collect();
+    for line in text::table(&["", "id", "role", "kind", "label", "domain", "created (UTC)"], &rows) {
+        app.out.line(&line);
+    }
+    app.out.done("* opened the repository now");
+    Ok(Done::with(json::object(json!({ "keys": slots.len() }))))
+}
+
+fn event(slot: &SlotInfo) -> json::Object {
+    json::object(json!({
+        "event": "key",
+        "id": slot.id.to_hex(),
+        "role": slot.role.to_string(),
+        "kind": kind(slot.kind),
+        "label": slot.label,
+        "domain": slot.domain,
+        "created": text::rfc3339(slot.created),
+        "epoch": slot.epoch,
+        "current": slot.current,
+    }))
+}
+
+fn add(app: &App, args: KeyAddArgs) -> Outcome {
+    if args.domain.is_some() && args.role != RoleArg::Backup {
+        return Err(Failure::usage("--domain is for the role backup: owners write in the domain main")
+            .hint("leave --domain out"));
+    }
+    // A new password that cannot be used is told before anything is asked of the store.
+    let password = new_password(&args)?;
+    let repository = open_as_owner(app, "adding a key")?;
+    let (secret, made) = match (password, &args.new_key_file) {
+        (Some(secret), _) => (secret, None),
+        (None, Some(path)) => new_key_file(path).map(|(made, secret)| (secret, Some(made)))?,
+        (None, None) => return Err(Failure::usage("a new key is missing").hint("give --new-key-file FILE")),
+    };
+    let role = Role::from(args.role);
+    let new = NewSlot { role, secret: &secret, label: args.label.clone(), domain: args.domain.clone() };
+    let id = repository.add_slot(new, system::now())?;
+    if let Some(made) = made {
+        made.keep();
+    }
+    app.out.done(&format!("added key {} with the role {role}", &id.to_hex()[..12]));
+    Ok(Done::with(json::object(json!({
+        "id": id.to_hex(),
+        "role": role.to_string(),
+        "kind": kind(secret.kind()),
+        "label": args.label,
+    }))))
+}
+
+fn new_password(args: &KeyAddArgs) -> Result<Option<Secret>, Failure> {
+    let source = match (&args.new_password_file, &args.new_password_command) {
+        (Some(path), _) => KeySource::PasswordFile(path.clone()),
+        (None, Some(command)) => KeySource::PasswordCommand(command.into()),
+        (None, None) => return Ok(None),
+    };
+    let secret = source.load()?;
+    keys::refuse_empty(&secret)?;
+    Ok(Some(secret))
+}
+
+fn new_key_file(path: &Path) -> Result<(NewKeyFile, Secret), Failure> {
+    NewKeyFile::create(path).map_err(|error| {
+        let failure = Failure::io(format!("cannot make the key file {}", path.display()), &error);
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                failure.hint("name a file that is not there: none is overwritten")
+            }
+            _ => failure,
+        }
+    })
+}
+
+fn remove(app: &App, prefix: &str) -> Outcome {
+    let prefix = prefix.to_ascii_lowercase();
+    if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!(
+            "{prefix:?} is no key: give at least {MIN_PREFIX} digits of its id"
+        ))
+        .hint("`snap key list` shows the ids"));
+    }
+    let repository = open_as_owner(app, "removing a key")?;
+    let slots = repository.slots();
+    let found: Vec<&SlotInfo> = slots.iter().filter(|slot| slot.id.to_hex().starts_with(&prefix)).collect();
+    let slot = match found[..] {
+        [slot] => slot,
+        [] => {
+            return Err(Failure::new(Exit::Failed, format!("no key has an id that begins with {prefix}"))
+                .hint("`snap key list` shows the ids"));
+        }
+        _ => {
+            return Err(Failure::usage(format!("several keys have an id that begins with {prefix}"))
+                .hint("give more digits"));
+        }
+    };
+    repository.remove_slot(slot.id, system::now())?;
+    app.out.done(&format!("removed key {} ({}, {})", &slot.id.to_hex()[..12], slot.role, kind(slot.kind)));
+    app.out.warning(
+        "whoever kept this key and can still read the store can read what was written until now: change the store's \
+         credentials too",
+    );
+    if slot.kind == SlotKind::Recovery {
+        app.out.warning("that was a recovery key: `snap key recovery` makes a new one");
+    }
+    Ok(Done::with(json::object(json!({ "id": slot.id.to_hex(), "role": slot.role.to_string() }))))
+}
+
+fn recovery(app: &App) -> Outcome {
+    let repository = open_as_owner(app, "making a recovery key")?;
+    let (id, secret) = repository.replace_recovery(system::now())?;
+    let key = secret.to_text().expect("recovery keys have a text");
+    tell_recovery_key(&app.out, &key);
+    app.out.tell("Earlier recovery keys do not open what is written from now on: destroy their copies.");
+    Ok(Done::with(json::object(json!({ "id": id.to_hex(), "recovery_key": key.as_str() }))))
+}
+
+fn verify_recovery(app: &App) -> Outcome {
+    let flag = KeySource::from_flags(&app.global)?;
+    let source = match flag {
+        Some(KeySource::RecoveryFile(path)) => Some(KeySource::RecoveryFile(path)),
+        Some(_) => {
+            return Err(Failure::usage("this command tries the recovery key, not another one")
+                .hint("give --recovery-key-file FILE, or nothing to be asked for it"));
+        }
+        None => app.env.text("SNAP_RECOVERY_KEY").map(|key| KeySource::Recovery(key.into())),
+    };
+    let secret = match source {
+        Some(source) => source.load()?,
+        None if prompt::can_ask() => prompt::ask_recovery()?,
+        None => {
+            return Err(Failure::usage("no recovery key is given, and there is no terminal to ask for it")
+                .hint("give --recovery-key-file FILE, - for standard input, or SNAP_RECOVERY_KEY"));
+        }
+    };
+    let repository = repo::open_with_secret(app, &secret)?.repository;
+    repository.keyring().require_owner("recovering")?;
+    app.out.done(&format!("the recovery key opens the repository {} as owner", repository.id()));
+    Ok(Done::with(json::object(json!({
+        "repository_id": repository.id().to_hex(),
+        "id": repository.keyring().slot().to_hex(),
+        "role": repository.keyring().role().to_string(),
+    }))))
+}

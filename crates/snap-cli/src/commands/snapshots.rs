@@ -1,0 +1,95 @@
+use serde_json::json;
+use snap_repo::Snapshot;
+
+use super::{Done, Outcome};
+use crate::app::App;
+use crate::args::SnapshotsArgs;
+use crate::render::{json, text};
+use crate::select::{self, Snapshots};
+use crate::{repo, system};
+
+pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
+    let opened = repo::open(app, true)?;
+    let snapshots = select::load(app, &opened, &args.filter, true)?;
+    if app.out.options().json {
+        for snapshot in &snapshots.list {
+            app.out.event(event(snapshot, paths(&snapshots, snapshot)));
+        }
+    } else {
+        show(app, &snapshots);
+    }
+    warn_of_future(app, &snapshots);
+    Ok(Done::with(json::object(json!({ "snapshots": snapshots.list.len() }))))
+}
+
+fn paths<'a>(snapshots: &'a Snapshots, snapshot: &Snapshot) -> &'a [Vec<u8>] {
+    snapshots.paths.get(&snapshot.id).map_or(&[], Vec::as_slice)
+}
+
+fn event(snapshot: &Snapshot, paths: &[Vec<u8>]) -> json::Object {
+    let envelope = &snapshot.envelope;
+    let mut out = json::object(json!({
+        "event": "snapshot",
+        "id": snapshot.id.to_hex(),
+        "time": text::rfc3339(envelope.time),
+        "dataset": envelope.dataset,
+        "host": envelope.host,
+        "tags": envelope.tags,
+        "label": envelope.label,
+        "incomplete": snapshot.is_incomplete(),
+        "source_bytes": envelope.summary.source_bytes,
+        "files": envelope.summary.files,
+        "slot": snapshot.slot.to_hex(),
+        "slot_label": snapshot.slot_label,
+    }));
+    json::put_byte_list(&mut out, "paths", paths);
+    out
+}
+
+fn show(app: &App, snapshots: &Snapshots) {
+    if snapshots.list.is_empty() {
+        app.out.done("no snapshots");
+        return;
+    }
+    let safe = |text: &str| text::printable(text.as_bytes());
+    let rows: Vec<Vec<String>> = snapshots
+        .list
+        .iter()
+        .map(|snapshot| {
+            let envelope = &snapshot.envelope;
+            let names: Vec<String> =
+                paths(snapshots, snapshot).iter().map(|path| text::printable(path)).collect();
+            let mut remarks = envelope.tags.iter().map(|tag| safe(tag)).collect::<Vec<_>>().join(",");
+            if snapshot.is_incomplete() {
+                remarks.push_str(if remarks.is_empty() { "(incomplete)" } else { " (incomplete)" });
+            }
+            vec![
+                text::short(&snapshot.id),
+                text::date_time(envelope.time),
+                safe(&envelope.dataset),
+                safe(&envelope.host),
+                remarks,
+                text::count(envelope.summary.files),
+                text::bytes(envelope.summary.source_bytes),
+                names.join(" "),
+            ]
+        })
+        .collect();
+    let headings = ["id", "time (UTC)", "dataset", "host", "tags", ">files", ">size", "paths"];
+    for line in text::table(&headings, &rows) {
+        app.out.line(&line);
+    }
+    app.out.done(&text::counted(snapshots.list.len() as u64, "snapshot", "snapshots"));
+}
+
+/// A snapshot whose time lies ahead is never `latest`: say so, or nobody understands why.
+fn warn_of_future(app: &App, snapshots: &Snapshots) {
+    for snapshot in snapshots.list.iter().filter(|snapshot| snapshot.is_from_the_future()) {
+        app.out.warning(&format!(
+            "the time of {} lies ahead of the store's: it is not taken as `latest` while another is there \
+             (this machine's clock says {} UTC)",
+            select::describe(snapshot),
+            text::date_time(system::now())
+        ));
+    }
+}

@@ -1,0 +1,12 @@
+//! Everything that leaves the program: JSON lines, tables, messages, progress.
+
+pub mod json;
+pub mod markdown;
+mod observer;
+mod output;
+mod progress;
+pub mod text;
+
+pub use observer::CliObserver;
+pub use output::{Output, OutputOptions};
+pub use progress::Ticker;

@@ -1,0 +1,348 @@
+//! From what the user gave to an opened repository.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use snap_backend::{Backend, ObjectName, RetryOptions};
+use snap_crypto::Zeroizing;
+use snap_format::{CONFIG_CHECKSUM_LEN, Config, RepoId};
+use snap_repo::{Cache, Finding, RepoError, Repository, Secret};
+
+use crate::app::App;
+use crate::exit::{Exit, Failure};
+use crate::keys::{self, KeySource, NewKeyFile};
+use crate::{prompt, system};
+
+/// Attempts to reach a store for the first time, a few seconds in all.
+const PROBE_ATTEMPTS: u32 = 5;
+
+/// Where the repository is.
+pub struct Place {
+    /// Path or URI.
+    pub uri: String,
+    /// The key file of the embedded default, if that is meant.
+    pub default_key: Option<PathBuf>,
+}
+
+impl Place {
+    /// Flag over environment over the embedded default.
+    pub fn find(app: &App) -> Result<Self, Failure> {
+        let not_utf8 = || Failure::usage("the name of the repository is not UTF-8").hint("use another path");
+        if let Some(given) = app.global.repo.as_ref().or_else(|| app.env.get("SNAP_REPO")) {
+            let uri = given.to_str().ok_or_else(not_utf8)?.to_owned();
+            return Ok(Self { uri, default_key: None });
+        }
+        let data = app.env.data_dir().ok_or_else(|| {
+            Failure::usage("no repository is named, and there is no home directory for the default one")
+                .hint("name one with --repo or SNAP_REPO, or set HOME")
+        })?;
+        let uri = data.join("repo").to_str().ok_or_else(not_utf8)?.to_owned();
+        Ok(Self { uri, default_key: Some(data.join("key")) })
+    }
+
+    /// The store, of which nothing is asked yet.
+    pub fn connect(&self, app: &App, create: bool) -> Result<Arc<dyn Backend>, Failure> {
+        self.connect_with(app, create, RetryOptions::default())
+    }
+
+    /// The same, but soon out of patience: a store that never answered is more likely to be misspelt than busy, and
+    /// nothing is lost yet.
+    pub fn probe(&self, app: &App) -> Result<Arc<dyn Backend>, Failure> {
+        let retry = RetryOptions { attempts: PROBE_ATTEMPTS, ..RetryOptions::default() };
+        self.connect_with(app, false, retry)
+    }
+
+    fn connect_with(
+        &self,
+        app: &App,
+        create: bool,
+        retry: RetryOptions,
+    ) -> Result<Arc<dyn Backend>, Failure> {
+        let env = |name: &str| app.env.text(name);
+        let options = snap_backend::OpenOptions {
+            create,
+            env: Some(&env),
+            ambient_credentials: true,
+            retry: Some(retry),
+            ..snap_backend::OpenOptions::default()
+        };
+        Ok(snap_backend::open(&self.uri, &options)?)
+    }
+
+    /// Where the key comes from; the default repository brings its own.
+    fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
+        let chosen = KeySource::choose(&app.global, &app.env)?;
+        Ok(chosen.or_else(|| {
+            let file = self.default_key.as_ref().filter(|file| file.exists())?;
+            Some(KeySource::KeyFile(file.clone()))
+        }))
+    }
+
+    fn explain(&self, mut failure: Failure) -> Failure {
+        let Some(key) = &self.default_key else { return failure };
+        match failure.exit {
+            Exit::NoRepository => {
+                failure.hint = Some(
+                    "no repository is named and the default one is not made yet: `snap backup PATH` makes it; \
+                     --repo or SNAP_REPO name another"
+                        .to_owned(),
+                );
+            }
+            Exit::Key => {
+                failure.hint = Some(format!(
+                    "no repository is named, so this is the default one; its key file is {}, used if no key flag or \
+                     variable is given",
+                    key.display()
+                ));
+            }
+            _ => {}
+        }
+        failure
+    }
+}
+
+/// Whether there is a repository, as far as its fixed names tell.
+pub fn exists(backend: &dyn Backend) -> Result<bool, Failure> {
+    for name in ["config", "config.bak"] {
+        let name = ObjectName::new(name).expect("a plain name");
+        if backend.exists(&name)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// An opened repository and what belongs to it on this machine.
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// Its cache, unless there can be none.
+    pub cache: Option<Cache>,
+    /// Where caches lie.
+    pub cache_base: Option<PathBuf>,
+    /// Whether this is the embedded default.
+    pub is_default: bool,
+    /// The store shows other keys than this machine saw last: reading is safe, writing is not.
+    pub rolled_back: Option<Finding>,
+}
+
+impl Opened {
+    /// Refuses to write under keys that do not follow from those seen last.
+    pub fn require_current_keys(&self) -> Result<(), Failure> {
+        match &self.rolled_back {
+            None => Ok(()),
+            Some(finding) => Err(Failure::from(RepoError::from(finding.clone())).hint(
+                "if the store was put back on purpose, delete the file `head` in this repository's cache directory; \
+                 else find out who did it, and write nothing until then",
+            )),
+        }
+    }
+}
+
+/// Opens the repository; `use_cached_objects` lets a remote one's small objects come from the cache.
+pub fn open(app: &App, use_cached_objects: bool) -> Result<Opened, Failure> {
+    let place = Place::find(app)?;
+    open_at(app, &place, use_cached_objects).map_err(|failure| place.explain(failure))
+}
+
+fn open_at(app: &App, place: &Place, use_cached_objects: bool) -> Result<Opened, Failure> {
+    let source = place.key(app)?;
+    let backend = place.connect(app, false)?;
+    let secret = load_secret(source.as_ref(), place.probe(app)?.as_ref())?;
+    open_with(app, place, backend, &secret, use_cached_objects)
+}
+
+/// Opens the repository with this key and no other.
+pub fn open_with_secret(app: &App, secret: &Secret) -> Result<Opened, Failure> {
+    let place = Place::find(app)?;
+    let backend = place.connect(app, false)?;
+    open_with(app, &place, backend, secret, true)
+}
+
+/// Gets the key. That there is no repository is told before anything that is wrong with the key.
+fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> Result<Secret, Failure> {
+    let missing = |failure: Failure| match exists(backend) {
+        Ok(false) => RepoError::NoRepository(backend.location()).into(),
+        Ok(true) => failure,
+        Err(unreachable) => unreachable,
+    };
+    match source {
+        Some(source) => source.load().map_err(missing),
+        None if !prompt::can_ask() => Err(missing(keys::no_key())),
+        None if !exists(backend)? => Err(RepoError::NoRepository(backend.location()).into()),
+        None => prompt::ask_password(&backend.location()),
+    }
+}
+
+fn open_with(
+    app: &App,
+    place: &Place,
+    backend: Arc<dyn Backend>,
+    secret: &Secret,
+    use_cached_objects: bool,
+) -> Result<Opened, Failure> {
+    let cache_base = cache_base(app);
+    let mut store = Arc::clone(&backend);
+    if backend.local_root().is_none() {
+        // Only names a directory: whether it is true shows when the repository is opened.
+        let id = claimed_id(place.probe(app)?.as_ref())?;
+        if let (Some(base), Some(id), true) = (&cache_base, id, use_cached_objects) {
+            store = Cache::new(base, id).wrap(backend);
+        }
+    }
+    let repository = Repository::open(store, secret)?;
+    let cache = cache_base.as_ref().map(|base| Cache::new(base, repository.id()));
+    let rolled_back = cache.as_ref().and_then(|cache| repository.accept_head(cache));
+    // `check`, which wants nothing from the cache, reports these itself.
+    if use_cached_objects {
+        repository.findings().iter().chain(&rolled_back).for_each(|finding| app.out.finding(finding));
+    }
+    Ok(Opened { repository, cache, cache_base, is_default: place.default_key.is_some(), rolled_back })
+}
+
+/// The id in `config`, unauthenticated; none if it is damaged or missing, which whoever opens it will tell.
+fn claimed_id(backend: &dyn Backend) -> Result<Option<RepoId>, Failure> {
+    let name = ObjectName::new("config").expect("a plain name");
+    let bytes = match backend.get(&name) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let body = bytes.len().checked_sub(CONFIG_CHECKSUM_LEN).and_then(|len| bytes.get(..len));
+    Ok(body.and_then(|body| Config::decode(body).ok()).map(|config| config.repository))
+}
+
+/// Makes the directory of all caches. Without one everything works, only slower.
+fn cache_base(app: &App) -> Option<PathBuf> {
+    let given = app.global.cache_dir.clone().or_else(|| app.env.get("SNAP_CACHE_DIR").map(PathBuf::from));
+    let Some(base) = given.or_else(|| app.env.cache_dir()) else {
+        app.out
+            .note("there is no home directory for the cache: going on without one (--cache-dir names one)");
+        return None;
+    };
+    match system::make_private_dir(&base) {
+        Ok(()) => Some(base),
+        Err(error) => {
+            app.out
+                .note(&format!("the cache {} cannot be made: {error}; going on without one", base.display()));
+            None
+        }
+    }
+}
+
+/// What making a repository gives.
+pub struct Created {
+    /// Its id.
+    pub id: RepoId,
+    /// The recovery key, printed form.
+    pub recovery_key: Zeroizing<String>,
+    /// Where it is.
+    pub location: String,
+    /// The key file that was made for it.
+    pub key_file: Option<PathBuf>,
+    /// The key that opens it.
+    secret: Secret,
+}
+
+/// Makes the repository that the global options name.
+pub fn create(app: &App) -> Result<Created, Failure> {
+    let place = Place::find(app)?;
+    create_at(app, &place)
+}
+
+fn create_at(app: &App, place: &Place) -> Result<Created, Failure> {
+    let chosen = KeySource::choose(&app.global, &app.env)?;
+    let source = chosen.or_else(|| place.default_key.clone().map(KeySource::KeyFile));
+    if matches!(source, Some(KeySource::Recovery(_) | KeySource::RecoveryFile(_))) {
+        return Err(Failure::usage(
+            "a recovery key cannot be the key of a new repository, which gets one of its own",
+        )
+        .hint("give --key-file or --password-file"));
+    }
+    let backend = place.connect(app, true)?;
+    if exists(place.probe(app)?.as_ref())? {
+        return Err(RepoError::AlreadyExists(backend.location()).into());
+    }
+    if let Some(parent) = place.default_key.as_ref().and_then(|key| key.parent()) {
+        system::make_private_dir(parent).map_err(|error| {
+            Failure::io(format!("cannot make the directory {}", parent.display()), &error)
+        })?;
+    }
+    let (secret, new_key_file) = new_secret(source.as_ref(), &backend.location())?;
+    keys::refuse_empty(&secret)?;
+    match Repository::create(backend.as_ref(), &secret, &system::host_name(), system::now()) {
+        Ok((id, recovery)) => {
+            let key_file = new_key_file.map(|(made, path)| {
+                made.keep();
+                path
+            });
+            let recovery_key = recovery.to_text().expect("recovery keys have a text");
+            Ok(Created { id, recovery_key, location: backend.location(), key_file, secret })
+        }
+        Err(error) => Err(undo_create(app, backend.as_ref(), error, new_key_file)),
+    }
+}
+
+/// Removes the new key file, unless a repository may depend on it by now.
+fn undo_create(
+    app: &App,
+    backend: &dyn Backend,
+    error: RepoError,
+    new_key_file: Option<(NewKeyFile, PathBuf)>,
+) -> Failure {
+    let is_anothers = matches!(error, RepoError::AlreadyExists(_));
+    if let Some((made, path)) = new_key_file
+        && !is_anothers
+        && !matches!(exists(backend), Ok(false))
+    {
+        made.keep();
+        app.out.warning(&format!(
+            "the repository may have been made in part: the key file {} is kept, since it may be the only key",
+            path.display()
+        ));
+    }
+    error.into()
+}
+
+/// The key of a new repository, and its file if that is new too.
+fn new_secret(
+    source: Option<&KeySource>,
+    location: &str,
+) -> Result<(Secret, Option<(NewKeyFile, PathBuf)>), Failure> {
+    match source {
+        Some(KeySource::KeyFile(path)) => match make_key_file(path) {
+            Ok((made, secret)) => Ok((secret, Some((made, path.clone())))),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                KeySource::KeyFile(path.clone()).load().map(|secret| (secret, None))
+            }
+            Err(error) => Err(Failure::io(format!("cannot make the key file {}", path.display()), &error)),
+        },
+        Some(source) => source.load().map(|secret| (secret, None)),
+        None if prompt::can_ask() => prompt::ask_new_password(location).map(|secret| (secret, None)),
+        None => Err(keys::no_key()),
+    }
+}
+
+fn make_key_file(path: &Path) -> std::io::Result<(NewKeyFile, Secret)> {
+    NewKeyFile::create(path)
+}
+
+/// Opens the repository, and makes the embedded default if that is meant and not there.
+pub fn open_or_create_default(app: &App) -> Result<(Opened, Option<Created>), Failure> {
+    let place = Place::find(app)?;
+    if place.default_key.is_none() || exists(place.probe(app)?.as_ref())? {
+        return open(app, true).map(|opened| (opened, None));
+    }
+    let created = create_at(app, &place)?;
+    let backend = place.connect(app, false)?;
+    let opened = open_with(app, &place, backend, &created.secret, true)?;
+    Ok((opened, Some(created)))
+}
+
+impl Opened {
+    /// Device and inode of the repository and of the caches: never backed up.
+    pub fn protected(&self) -> Vec<(u64, u64)> {
+        let root = self.repository.backend().local_root();
+        root.into_iter().chain(self.cache_base.as_deref()).filter_map(system::identity).collect()
+    }
+}
