@@ -73,22 +73,22 @@ impl Browser {
         scratch: &mut Scratch,
         each: &mut dyn FnMut(Node, &mut Scratch) -> Result<()>,
     ) -> Result<()> {
-        self.entries_below(tree, 0, scratch, each)
+        self.entries_below(tree, 0, &mut None, scratch, each)
     }
 
     fn entries_below(
         &self,
         tree: BlobId,
         level: usize,
+        last: &mut Option<Vec<u8>>,
         scratch: &mut Scratch,
         each: &mut dyn FnMut(Node, &mut Scratch) -> Result<()>,
     ) -> Result<()> {
-        match self.reader.tree(&self.domain, &tree, scratch)? {
-            TreeBlob::Leaf(nodes) => nodes.into_iter().try_for_each(|node| each(node, scratch)),
-            TreeBlob::Branch(children) if level < limits::BRANCH_LEVELS => {
-                children.iter().try_for_each(|child| self.entries_below(child.id, level + 1, scratch, each))
+        match self.cursor(tree, level, last, scratch)? {
+            Cursor::Leaf(mut nodes) => nodes.try_for_each(|node| each(node, scratch)),
+            Cursor::Branch(mut children, _) => {
+                children.try_for_each(|child| self.entries_below(child.id, level + 1, last, scratch, each))
             }
-            _ => Err(self.malformed(tree, "a tree where a directory is expected")),
         }
     }
 
@@ -163,20 +163,34 @@ impl Browser {
         // One tree a level, with the length of its directory's path: a deep snapshot does not exhaust the stack, nor a wide one
         // the memory.
         let mut levels: Vec<(usize, Cursor)> = Vec::new();
+        // The last name of each directory on the way.
+        let mut last: Vec<Option<Vec<u8>>> = Vec::new();
         let mut next = Some((tree, 0));
         loop {
             if let Some((tree, level)) = next.take() {
-                match self.cursor(tree, level, scratch) {
+                if level == 0 {
+                    last.push(None);
+                }
+                let last_name = last.last_mut().expect("a directory is pushed at level 0");
+                match self.cursor(tree, level, last_name, scratch) {
                     Ok(cursor) => levels.push((path.len(), cursor)),
-                    Err(error) => lost(&path, error)?,
+                    Err(error) => {
+                        lost(&path, error)?;
+                        if level == 0 {
+                            last.pop();
+                        }
+                    }
                 }
             }
             let Some((length, cursor)) = levels.last_mut() else { return Ok(()) };
             path.truncate(*length);
-            match cursor {
+            let is_done = match cursor {
                 Cursor::Branch(children, level) => match children.next() {
-                    Some(child) => next = Some((child.id, *level + 1)),
-                    None => drop(levels.pop()),
+                    Some(child) => {
+                        next = Some((child.id, *level + 1));
+                        false
+                    }
+                    None => true,
                 },
                 Cursor::Leaf(nodes) => match nodes.next() {
                     Some(node) => {
@@ -186,16 +200,39 @@ impl Browser {
                         {
                             next = Some((tree, 0));
                         }
+                        false
                     }
-                    None => drop(levels.pop()),
+                    None => true,
                 },
+            };
+            if is_done {
+                levels.pop();
+                // The last tree of a directory leaves another one, or none, on top.
+                if levels.last().is_none_or(|(_, cursor)| matches!(cursor, Cursor::Leaf(_))) {
+                    last.pop();
+                }
             }
         }
     }
 
-    fn cursor(&self, tree: BlobId, level: usize, scratch: &mut Scratch) -> Result<Cursor> {
+    /// Opens a tree of a directory whose trees so far end with the name `last`: names ascend across them, too.
+    fn cursor(
+        &self,
+        tree: BlobId,
+        level: usize,
+        last: &mut Option<Vec<u8>>,
+        scratch: &mut Scratch,
+    ) -> Result<Cursor> {
         match self.reader.tree(&self.domain, &tree, scratch)? {
-            TreeBlob::Leaf(nodes) => Ok(Cursor::Leaf(nodes.into_iter())),
+            TreeBlob::Leaf(nodes) => {
+                if let Some((first, end)) = nodes.first().zip(nodes.last()) {
+                    if last.as_ref().is_some_and(|last| *last >= first.name) {
+                        return Err(self.malformed(tree, "its names are not behind those before it"));
+                    }
+                    *last = Some(end.name.clone());
+                }
+                Ok(Cursor::Leaf(nodes.into_iter()))
+            }
             TreeBlob::Branch(children) if level < limits::BRANCH_LEVELS => {
                 Ok(Cursor::Branch(children.into_iter(), level))
             }
@@ -211,33 +248,41 @@ impl Browser {
         };
         let mut out = Vec::new();
         for list in lists {
-            match self.reader.tree(&self.domain, list, scratch)? {
-                TreeBlob::Content(mut ids) => out.append(&mut ids),
-                _ => return Err(self.malformed(*list, "a tree where a content list is expected")),
-            }
+            out.append(&mut self.content_list(list, scratch)?);
         }
         Ok(out)
     }
 
-    /// The data blobs of a file or object, in order, once it is certain that they and its holes add up to its size (F21):
-    /// whoever believed a size that does not fit would write for ever. What is in no index is left for the reader to miss.
+    /// The data blobs of a file or object, in order, once it is certain that they are indexed and add up to its size, with its
+    /// holes (F21): whoever believed a size that does not fit would write for ever.
     pub fn file_blobs(&self, node: &Node, scratch: &mut Scratch) -> Result<Vec<BlobId>> {
-        let Some(content) = node.content() else { return Ok(Vec::new()) };
-        let ids = self.blobs(content, scratch)?;
-        let holes: u64 = match &node.kind {
+        let holes = match &node.kind {
             NodeKind::File { holes, .. } => holes.iter().map(|hole| hole.1).sum(),
             _ => 0,
         };
-        let mut lengths = ids.iter().map(|id| self.reader.index().plain_len(&self.domain.name, id));
-        let total = lengths.try_fold(holes, |sum, length| Some(sum.saturating_add(u64::from(length?))));
-        if total.is_none_or(|total| total == node.size()) {
-            return Ok(ids);
+        let mut content = Adding { browser: self, size: node.size(), ids: Vec::new(), sum: holes };
+        let fits = match node.content() {
+            None => true,
+            Some(Content::Blobs(ids)) => content.add(ids)?,
+            Some(Content::Lists(lists)) => lists.iter().try_fold(true, |fits, list| match fits {
+                // A list may stand there a thousand times: stop before it fills the memory.
+                false => Ok(false),
+                true => content.add(&self.content_list(list, scratch)?),
+            })?,
+        };
+        if fits && content.sum == node.size() {
+            return Ok(content.ids);
         }
-        let why = format!(
-            "the size of {} is not that of its chunks and holes",
-            String::from_utf8_lossy(&node.name)
-        );
+        let name = String::from_utf8_lossy(&node.name);
+        let why = format!("the size of {name} is not that of its chunks and holes");
         Err(RepoError::from(snap_repo::Finding::new(snap_repo::FindingCode::Forged, "packs", why)).into())
+    }
+
+    fn content_list(&self, list: &BlobId, scratch: &mut Scratch) -> Result<Vec<BlobId>> {
+        match self.reader.tree(&self.domain, list, scratch)? {
+            TreeBlob::Content(ids) => Ok(ids),
+            _ => Err(self.malformed(*list, "a tree where a content list is expected")),
+        }
     }
 
     /// Writes a file's bytes, holes as zeros.
@@ -258,6 +303,31 @@ impl Browser {
             (None, Err(error)) => Err(failed(error)),
             (None, Ok(_)) => Ok(()),
         }
+    }
+}
+
+/// The blobs of a file so far, and how much of its size they are.
+struct Adding<'a> {
+    browser: &'a Browser,
+    size: u64,
+    ids: Vec<BlobId>,
+    sum: u64,
+}
+
+impl Adding<'_> {
+    /// False if they are more than the file can hold.
+    fn add(&mut self, ids: &[BlobId]) -> Result<bool> {
+        let index = self.browser.reader.index();
+        for id in ids {
+            let Some(length) = index.plain_len(&self.browser.domain.name, id) else {
+                let why = "no index names it";
+                let finding = snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", why);
+                return Err(RepoError::from(finding.blob(*id)).into());
+            };
+            self.sum = self.sum.saturating_add(u64::from(length));
+        }
+        self.ids.extend_from_slice(ids);
+        Ok(self.sum <= self.size && self.ids.len() as u64 <= self.size)
     }
 }
 

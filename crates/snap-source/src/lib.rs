@@ -63,3 +63,8 @@ pub fn was_replaced(error: &std::io::Error) -> bool {
 pub fn raise_open_files_limit() -> std::io::Result<u64> {
     linux::raise_open_files_limit()
 }
+
+/// User and group of this process: who owns what comes from a stream.
+pub fn process_owner() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}

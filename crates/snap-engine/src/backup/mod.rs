@@ -255,7 +255,7 @@ fn start(
         PreparedSource::Stream(name, stream) => {
             let top = DirState::new(b"/".to_vec(), None);
             top.expect(None, 1, None);
-            let mut item = plan::stream_item(&name, time, (0, 0));
+            let mut item = plan::stream_item(&name, time, snap_source::process_owner());
             item.profile = plan::stream_profile(run, parent_root.as_ref(), &name, &mut worker);
             stream::start_stream(run, &top, item, stream);
             dir::listed(run, &top, &mut worker.scratch)

@@ -132,7 +132,7 @@ fn start_branch(
         let child = || DirState::new(path.clone(), Some((Arc::clone(state), slot)));
         match branch.source {
             None => {
-                let node = ancestor(run, &path, name, before.as_ref());
+                let node = ancestor(run, &path, name);
                 start_branch(run, &child(), branch.below, before, Some(node), worker)?;
             }
             Some(Located::Dir(dir)) => {
@@ -157,8 +157,8 @@ fn nodes_of(run: &Run<'_>, tree: snap_format::BlobId, worker: &mut Worker) -> Op
     }
 }
 
-/// The node of a directory that leads to a source, with that directory's own metadata where it exists.
-fn ancestor(run: &Run<'_>, path: &[u8], name: Vec<u8>, before: Option<&Node>) -> Node {
+/// The node of a directory that leads to a source, with that directory's own mode, owner and attributes where it exists.
+fn ancestor(run: &Run<'_>, path: &[u8], name: Vec<u8>) -> Node {
     let no_tree = NodeKind::Dir { tree: snap_format::BlobId([0; 32]) };
     super::run::bump(&run.counts.dirs);
     let opened = SourceDir::open_search(Path::new(std::ffi::OsStr::from_bytes(path)));
@@ -166,9 +166,8 @@ fn ancestor(run: &Run<'_>, path: &[u8], name: Vec<u8>, before: Option<&Node>) ->
         Ok((stat, dir)) => {
             let mut node = run.node(name, no_tree, &stat);
             node.xattrs = run.xattrs(path, dir.xattrs());
-            // Its times and inode change with things that are not backed up; they would make every snapshot differ.
-            (node.ctime, node.inode) = (None, None);
-            node.mtime = before.map_or(node.mtime, |before| before.mtime);
+            // Its times and inode change with things that are not backed up, and would make every snapshot differ.
+            (node.mtime, node.ctime, node.inode) = (Time::default(), None, None);
             node
         }
         Err(_) => {

@@ -6,6 +6,7 @@ mod plan;
 mod tar;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use snap_format::Node;
+use snap_format::{Node, Time};
 use snap_repo::Scratch;
 use snap_source::{ApplyNote, ApplyOptions, SourceDir, TargetDir};
 
@@ -187,9 +188,21 @@ fn finish_directories(restore: &Restore<'_>, plan: &Plan) {
         let Some(node) = info.node.as_ref().filter(|_| info.made) else { continue };
         let path = || plan.dirs.path(number as u32, b"");
         match plan.dirs.open(number as u32) {
-            Ok(handle) => restore.notes(&path, handle.apply_self(node, &restore.apply_options)),
+            Ok(handle) => {
+                let node = with_a_time(node, &handle);
+                restore.notes(&path, handle.apply_self(&node, &restore.apply_options));
+            }
             Err(error) => restore.failed(&path(), &error),
         }
+    }
+}
+
+/// Directories that lead to a source are stored without times; they keep the one that they have.
+fn with_a_time<'a>(node: &'a Node, handle: &TargetDir) -> Cow<'a, Node> {
+    let has_none = node.ctime.is_none() && node.inode.is_none() && node.mtime == Time::default();
+    match handle.stat().ok().filter(|_| has_none) {
+        Some(stat) => Cow::Owned(Node { mtime: stat.mtime, ..node.clone() }),
+        None => Cow::Borrowed(node),
     }
 }
 
