@@ -324,7 +324,8 @@ impl Adding<'_> {
                 let finding = snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", why);
                 return Err(RepoError::from(finding.blob(*id)).into());
             };
-            self.sum = self.sum.saturating_add(u64::from(length));
+            let Some(sum) = self.sum.checked_add(u64::from(length)) else { return Ok(false) };
+            self.sum = sum;
         }
         self.ids.extend_from_slice(ids);
         Ok(self.sum <= self.size && self.ids.len() as u64 <= self.size)

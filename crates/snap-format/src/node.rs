@@ -285,7 +285,7 @@ impl Node {
     }
 
     pub(crate) fn take(dec: &mut Dec<'_>) -> Result<Self, FormatError> {
-        let mut raw = Raw { profile: DEFAULT_PROFILE, ..Raw::default() };
+        let mut raw = Raw::default();
         raw.unknown = dec.map(|dec, key| raw.field(dec, key))?;
         raw.into_node(dec)
     }
@@ -335,8 +335,6 @@ impl Fields {
 /// The fields as they come, before the type decides which of them belong together.
 #[derive(Default)]
 struct Raw {
-    /// One bit for each field that is there.
-    seen: u32,
     name: Option<Vec<u8>>,
     type_code: Option<u64>,
     mode: Option<u32>,
@@ -349,54 +347,27 @@ struct Raw {
     inode: Option<u64>,
     link: Option<Link>,
     size: u64,
-    content: Option<Content>,
+    blobs: Option<BlobIds>,
+    lists: Option<BlobIds>,
     holes: Vec<(u64, u64)>,
     target: Option<Vec<u8>>,
     device: Option<(u32, u32)>,
     xattrs: Vec<Xattr>,
     tree: Option<BlobId>,
-    profile: u8,
+    profile: Option<u64>,
     flags: u64,
     metadata: ObjectMetadata,
     unknown: Vec<Unknown>,
 }
 
-/// Fields that a node of any type may have.
-const COMMON: u32 = 0b1_0010_0000_0111_1111_1111;
-
-/// Fields that only some types have. A node is stored again from what was read of it, and under a name that hangs on
-/// its bytes, so what would be lost on the way is refused.
-const fn may_have(type_code: u64) -> u32 {
-    match type_code {
-        0 => COMMON | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 19,
-        1 => COMMON | 1 << 18,
-        2 => COMMON | 1 << 15,
-        4 | 5 => COMMON | 1 << 16,
-        6 => COMMON | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 19 | 0b1111 << 21,
-        _ => COMMON,
-    }
-}
-
-/// A field with a default, which is written only when it differs from it.
-fn unless<T: PartialEq>(value: T, default: &T) -> Result<T, FormatError> {
-    if value == *default {
-        Err(FormatError::malformed(WHAT, "a default that is written out"))
-    } else {
-        Ok(value)
-    }
-}
-
 impl Raw {
     fn field(&mut self, dec: &mut Dec<'_>, key: u64) -> Result<bool, FormatError> {
-        if key < 32 {
-            self.seen |= 1 << key;
-        }
         match key {
             0 => self.name = Some(dec.bytes()?.to_vec()),
             1 => self.type_code = Some(dec.uint()?),
             2 => self.mode = Some(dec.uint32()?),
-            3 => self.uid = unless(dec.uint32()?, &0)?,
-            4 => self.gid = unless(dec.uint32()?, &0)?,
+            3 => self.uid = dec.uint32()?,
+            4 => self.gid = dec.uint32()?,
             5 => self.user = Some(dec.text()?.to_owned()),
             6 => self.group = Some(dec.text()?.to_owned()),
             7 => self.mtime = Some(Time::take(dec)?),
@@ -406,31 +377,25 @@ impl Raw {
                 dec.fixed_array(2)?;
                 self.link = Some(Link { device: dec.uint()?, inode: dec.uint()? });
             }
-            11 => self.size = unless(dec.uint()?, &0)?,
-            12 => self.content = Some(Content::Blobs(unless(take_ids(dec)?, &Vec::new())?)),
-            13 if self.content.is_some() => return Err(dec.error("both content and content lists")),
-            13 => self.content = Some(Content::Lists(take_ids(dec)?)),
-            14 => self.holes = unless(take_holes(dec)?, &Vec::new())?,
+            11 => self.size = dec.uint()?,
+            12 => self.blobs = Some(take_ids(dec)?),
+            13 => self.lists = Some(take_ids(dec)?),
+            14 => self.holes = take_holes(dec)?,
             15 => self.target = Some(dec.bytes()?.to_vec()),
             16 => {
                 dec.fixed_array(2)?;
                 self.device = Some((dec.uint32()?, dec.uint32()?));
             }
             17 => {
-                let xattrs = dec.array(|dec| {
+                self.xattrs = dec.array(|dec| {
                     dec.fixed_array(2)?;
                     Ok(Xattr { name: dec.bytes()?.to_vec(), value: dec.bytes()?.to_vec() })
                 })?;
-                self.xattrs = unless(xattrs, &Vec::new())?;
             }
             18 => self.tree = Some(BlobId(dec.fixed()?)),
-            19 => {
-                let code = unless(dec.uint()?, &u64::from(DEFAULT_PROFILE))?;
-                let newer = FormatError::Newer { what: "chunk profile", found: code };
-                self.profile = u8::try_from(code).map_err(|_| newer)?;
-            }
+            19 => self.profile = Some(dec.uint()?),
             20 => {
-                self.flags = unless(dec.uint()?, &0)?;
+                self.flags = dec.uint()?;
                 if self.flags & !(FLAG_CHANGED | FLAG_UNREADABLE) != 0 {
                     return Err(FormatError::Newer { what: "flags of a node", found: self.flags });
                 }
@@ -439,38 +404,49 @@ impl Raw {
             22 => self.metadata.etag = Some(dec.text()?.to_owned()),
             23 => self.metadata.version = Some(dec.text()?.to_owned()),
             24 => {
-                let user = dec.array(|dec| {
+                self.metadata.user = dec.array(|dec| {
                     dec.fixed_array(2)?;
                     Ok((dec.text()?.to_owned(), dec.text()?.to_owned()))
                 })?;
-                self.metadata.user = unless(user, &Vec::new())?;
             }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    fn into_node(self, dec: &Dec<'_>) -> Result<Node, FormatError> {
-        let name = dec.required(self.name)?;
+    /// What a file or object holds, and how it was cut.
+    fn take_content(&mut self) -> Result<(Content, u8), FormatError> {
+        let content = match (self.blobs.take(), self.lists.take()) {
+            (Some(_), Some(_)) => {
+                return Err(FormatError::malformed(WHAT, "both content and content lists"));
+            }
+            (Some(ids), None) if ids.len() > limits::INLINE_CONTENT => {
+                return Err(FormatError::malformed(WHAT, "content that is too long for a node"));
+            }
+            (blobs, None) => Content::Blobs(blobs.unwrap_or_default()),
+            (None, Some(lists)) => Content::Lists(lists),
+        };
+        let code = self.profile.unwrap_or(u64::from(DEFAULT_PROFILE));
+        let newer = FormatError::Newer { what: "chunk profile", found: code };
+        Ok((content, u8::try_from(code).map_err(|_| newer)?))
+    }
+
+    /// A field that does not belong to the type is left out.
+    fn into_node(mut self, dec: &Dec<'_>) -> Result<Node, FormatError> {
+        let name = dec.required(self.name.take())?;
         if !Node::name_is_safe(&name) {
             return Err(FormatError::malformed(WHAT, "a name that is not a plain component"));
         }
-        let type_code = dec.required(self.type_code)?;
         let mode = dec.required(self.mode)?;
-        let content = self.content.unwrap_or_default();
-        let is_long = matches!(&content, Content::Blobs(ids) if ids.len() > limits::INLINE_CONTENT);
-        let complaints = [
-            (type_code <= 6 && self.seen & !may_have(type_code) != 0, "a field that its type does not have"),
-            (mode > 0o7777, "mode out of range"),
-            (is_long, "content that is too long for a node"),
-            (!self.xattrs.is_sorted_by_key(|xattr| &xattr.name), "extended attributes out of order"),
-        ];
-        if let Some((_, why)) = complaints.into_iter().find(|(fits, _)| *fits) {
-            return Err(FormatError::malformed(WHAT, why));
+        if mode > 0o7777 {
+            return Err(FormatError::malformed(WHAT, "mode out of range"));
         }
-        let profile = self.profile;
-        let kind = match type_code {
+        if !self.xattrs.is_sorted_by_key(|xattr| &xattr.name) {
+            return Err(FormatError::malformed(WHAT, "extended attributes out of order"));
+        }
+        let kind = match dec.required(self.type_code)? {
             0 => {
+                let (content, profile) = self.take_content()?;
                 check_holes(&self.holes, self.size)?;
                 NodeKind::File { size: self.size, content, holes: self.holes, profile }
             }
@@ -479,7 +455,10 @@ impl Raw {
             3 => NodeKind::Fifo,
             4 => dec.required(self.device).map(|(major, minor)| NodeKind::CharDevice { major, minor })?,
             5 => dec.required(self.device).map(|(major, minor)| NodeKind::BlockDevice { major, minor })?,
-            6 => NodeKind::Object { size: self.size, content, profile, metadata: self.metadata },
+            6 => {
+                let (content, profile) = self.take_content()?;
+                NodeKind::Object { size: self.size, content, profile, metadata: self.metadata }
+            }
             other => return Err(FormatError::Newer { what: "node type", found: other }),
         };
         Ok(Node {

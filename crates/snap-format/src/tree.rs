@@ -3,7 +3,6 @@ use crate::node::take_ids;
 use crate::{BlobId, BlobIds, FormatError, Node};
 
 const WHAT: &str = "tree";
-const ONE_KEY: &str = "more than one key";
 
 /// A blob of kind *tree*: a piece of a directory, or of a long file's list of blobs (`docs/format.md` §9).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +59,9 @@ impl TreeBlob {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut dec = cbor::open(bytes, WHAT)?;
         let mut tree = None;
-        let unknown = dec.map(|dec, key| {
+        dec.map(|dec, key| {
             if tree.is_some() && key <= 2 {
-                return Err(dec.error(ONE_KEY));
+                return Err(dec.error("more than one key"));
             }
             tree = Some(match key {
                 0 => Self::Leaf(dec.array(Node::take)?),
@@ -80,9 +79,6 @@ impl TreeBlob {
             Ok(true)
         })?;
         let tree = dec.required(tree)?;
-        if !unknown.is_empty() {
-            return Err(dec.error(ONE_KEY));
-        }
         let sorted = match &tree {
             Self::Leaf(nodes) => nodes.is_sorted_by(|a, b| a.name < b.name),
             Self::Branch(entries) => !entries.is_empty() && entries.is_sorted_by(|a, b| a.first < b.first),

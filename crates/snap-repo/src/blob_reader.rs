@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snap_backend::{Bytes, ErrorKind};
+use snap_backend::{BackendError, Bytes, ErrorKind, Operation};
 use snap_format::{BlobId, BlobKind, TreeBlob};
 
 use crate::pack::blob_ad;
@@ -10,7 +10,7 @@ use crate::{
     object_name,
 };
 
-/// Bytes fetched around a tree: trees that were written together are read together.
+/// Bytes fetched around a tree, half on each side: trees that were written together are read together.
 const WINDOW: u64 = 512 << 10;
 /// Windows kept: 8 MiB.
 const WINDOWS: usize = 16;
@@ -99,10 +99,13 @@ impl BlobReader {
         if let Some(bytes) = self.find_in_windows(place) {
             return Ok(bytes);
         }
+        // On both sides: directories are written from the bottom up and read from the top down.
         let size = self.index.packs()[place.pack as usize].size;
-        let window = WINDOW.max(length).min(size.saturating_sub(place.offset));
+        let end = place.offset + length;
+        let start = place.offset.saturating_sub(WINDOW / 2);
+        let window = (end + WINDOW / 2).min(size).max(end) - start;
         let backend = self.repository.backend();
-        let bytes = match backend.get_range(&name, place.offset, window.max(length)) {
+        let bytes = match backend.get_range(&name, start, window) {
             Ok(bytes) => bytes,
             // Shorter than the index says: what is left of a truncated pack is still of use.
             Err(error) if error.kind() == ErrorKind::OutOfRange && window > length => {
@@ -110,12 +113,17 @@ impl BlobReader {
             }
             Err(error) => return Err(error.into()),
         };
+        let at = (place.offset - start) as usize;
+        if bytes.len() as u64 != window {
+            let error = BackendError::new(ErrorKind::Truncated, Operation::GetRange);
+            return Err(error.with_name(name.as_str()).with_location(backend.location()).into());
+        }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() == WINDOWS {
             windows.pop_front();
         }
-        let wanted = bytes.slice(..length as usize);
-        windows.push_back(Window { pack: place.pack, offset: place.offset, bytes });
+        let wanted = bytes.slice(at..at + length as usize);
+        windows.push_back(Window { pack: place.pack, offset: start, bytes });
         Ok(wanted)
     }
 

@@ -15,7 +15,7 @@ use crate::index::check_box_size;
 use crate::pack::{PackBuilder, parse_pack, seal_blob};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, object_name};
+use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -86,8 +86,9 @@ fn settled_name(repository: &Repository) -> String {
 }
 
 impl Writer {
-    /// Begins a run: looks at the marks (F27 a) and takes over packs that an interrupted run of this slot left (F28).
-    /// That needs a listing of all packs, which is done only if the cache does not know that the last run ended well.
+    /// Begins a run: looks at the marks and at the packs that are there (F27 a), and takes over packs that an interrupted
+    /// run of this slot left (F28). That reads headers, unless the cache knows that the last run ended well.
+    /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
     pub fn begin(
         repository: &Repository,
         mut index: Index,
@@ -107,13 +108,16 @@ impl Writer {
         let settled = cache.is_some_and(|cache| {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
+        let stored = repository.list(Area::Packs)?;
         if !settled {
-            adopt(repository, &mut index, &marked, &uploader)?;
+            adopt(repository, &mut index, &stored, &marked, &uploader)?;
         }
+        let is_whole = |pack: &PackInfo| stored.binary_search(&(pack.id, pack.size)).is_ok();
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
-        let avoid: Vec<bool> = index.packs().iter().map(|pack| marked.contains(&pack.id)).collect();
+        let avoid: Vec<bool> =
+            index.packs().iter().map(|pack| marked.contains(&pack.id) || !is_whole(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -371,10 +375,11 @@ impl Writer {
 fn adopt(
     repository: &Repository,
     index: &mut Index,
+    stored: &[(ObjectId, u64)],
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
-    for (id, size) in repository.list(Area::Packs)? {
+    for (id, size) in stored.iter().copied() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
             continue;
         }
