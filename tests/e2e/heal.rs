@@ -17,7 +17,9 @@ fn a_backup_after_a_pack_was_lost_restores() {
     type Damage = fn(&std::path::Path);
     let damages: [(&str, Damage); 2] = [
         ("deleted", |pack| std::fs::remove_file(pack).unwrap()),
-        ("truncated", |pack| std::fs::OpenOptions::new().write(true).open(pack).unwrap().set_len(1000).unwrap()),
+        ("truncated", |pack| {
+            std::fs::OpenOptions::new().write(true).open(pack).unwrap().set_len(1000).unwrap()
+        }),
     ];
     for (name, damage) in damages {
         files_below(&lab.path("repo/packs")).iter().for_each(|pack| damage(pack));

@@ -125,6 +125,9 @@ impl<'b> Dec<'b> {
         mut item: impl FnMut(&mut Self) -> Result<T, FormatError>,
     ) -> Result<Vec<T>, FormatError> {
         let count = self.array_len()?;
+        if count > limits::ITEMS {
+            return Err(FormatError::TooLarge { what: self.what, limit: limits::ITEMS as u64 });
+        }
         let mut out = Vec::with_capacity(count.min(1024));
         for _ in 0..count {
             out.push(item(self)?);

@@ -1,6 +1,6 @@
 //! Writing file contents: pack by pack, so that each byte is fetched once and in order, on all threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,8 +42,12 @@ struct Data<'a, 'b> {
     open_files: AtomicUsize,
 }
 
-/// Writes all files of the plan.
-pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, scratch: &mut Scratch) -> Result<()> {
+/// Writes all files of the plan. Returns the positions of those that did not come out whole, each said and counted.
+pub(super) fn write_files(
+    restore: &Restore<'_>,
+    plan: &Plan,
+    scratch: &mut Scratch,
+) -> Result<HashSet<usize>> {
     let mut packs: Vec<Vec<Wanted>> = Vec::new();
     let mut states = Vec::with_capacity(plan.files.len());
     let mut by_blob: HashMap<BlobId, (usize, usize)> = HashMap::new();
@@ -86,7 +90,7 @@ pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, scratch: &mut Scra
             .filter(|(_, state)| !state.damaged.load(Ordering::Relaxed))
             .for_each(|(task, _)| restore.count_restored(0, task.existing.is_some()));
         super::bump(&restore.counts.restored_bytes, total_bytes);
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let data = Data { restore, plan, states, open_files: AtomicUsize::new(0) };
     data.write_empty(scratch)?;
@@ -102,7 +106,9 @@ pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, scratch: &mut Scra
         let outcome = data.fetch_and_write(wanted, &mut buffers);
         spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
         outcome
-    })
+    })?;
+    let states = data.states.iter().enumerate();
+    Ok(states.filter(|(_, state)| state.damaged.load(Ordering::Acquire)).map(|(number, _)| number).collect())
 }
 
 struct Buffers {

@@ -115,22 +115,29 @@ fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> 
     let opened = opened.map_err(|error| EngineError::io("opening the target", bytes, error))?;
     restore.context.progress.begin(Phase::Planning, 0, 0);
     let plan = plan::plan(restore, path, opened, &mut scratch)?;
-    data::write_files(restore, &plan, &mut scratch)?;
+    let lost = data::write_files(restore, &plan, &mut scratch)?;
     if restore.options.dry_run {
         rehearse_links(restore, &plan);
         return Ok(());
     }
-    make_links(restore, &plan)?;
+    make_links(restore, &plan, &lost)?;
     finish_directories(restore, &plan);
-    if restore.options.verify { verify::verify(restore, &plan) } else { Ok(()) }
+    if restore.options.verify { verify::verify(restore, &plan, &lost) } else { Ok(()) }
 }
 
 /// Further names of files, once the first is there.
-fn make_links(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
+fn make_links(restore: &Restore<'_>, plan: &Plan, lost: &HashSet<usize>) -> Result<()> {
+    let lost: HashSet<(u32, &[u8])> =
+        lost.iter().map(|at| (plan.files[*at].dir, plan.files[*at].node.name.as_slice())).collect();
     for task in &plan.links {
         restore.context.check_stop()?;
         let path = plan.dirs.path(task.dir, &task.node.name);
         let (first_dir, first_name) = &task.first;
+        if lost.contains(&(*first_dir, first_name.as_slice())) {
+            let error = io::Error::other("another name of a file that could not be restored");
+            restore.failed(&path, &error);
+            continue;
+        }
         let made =
             plan.dirs.open(*first_dir).and_then(|first| Ok((first, plan.dirs.open(task.dir)?))).and_then(
                 |(first, dir)| {

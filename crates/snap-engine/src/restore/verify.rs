@@ -1,5 +1,6 @@
 //! Reading back what was restored.
 
+use std::collections::HashSet;
 use std::io;
 
 use snap_format::NodeKind;
@@ -9,17 +10,16 @@ use super::Restore;
 use super::plan::{FileTask, Plan};
 use crate::{Phase, Result};
 
-/// Reads every file that was written and hashes it again; a difference is a failure of that file.
-pub(super) fn verify(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
-    let bytes = plan.files.iter().map(|task| task.node.size()).sum();
-    restore.context.progress.begin(Phase::ReadingData, plan.files.len() as u64, bytes);
-    for_each_parallel(&plan.files, restore.context.threads, |task| {
+/// Reads every file that was written, and not lost, and hashes it again; a difference is a failure of that file.
+pub(super) fn verify(restore: &Restore<'_>, plan: &Plan, lost: &HashSet<usize>) -> Result<()> {
+    let written = plan.files.iter().enumerate().filter(|(number, _)| !lost.contains(number));
+    let written: Vec<&FileTask> = written.map(|(_, task)| task).collect();
+    let bytes = written.iter().map(|task| task.node.size()).sum();
+    restore.context.progress.begin(Phase::ReadingData, written.len() as u64, bytes);
+    for_each_parallel(&written, restore.context.threads, |task| {
         restore.context.check_stop()?;
-        match verify_file(restore, plan, task) {
-            Ok(()) => {}
-            // Lost to damage or failed before: that was said.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => restore.failed(&plan.dirs.path(task.dir, &task.node.name), &error),
+        if let Err(error) = verify_file(restore, plan, task) {
+            restore.failed(&plan.dirs.path(task.dir, &task.node.name), &error);
         }
         restore.context.progress.add(1, task.node.size());
         Ok(())

@@ -1,5 +1,9 @@
 //! A repository in a temporary directory, and the verbs on it with as little ceremony as possible.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
+
+pub mod compare;
+pub mod odd;
+pub mod stores;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,9 +39,35 @@ impl Observer for Ear {
     }
 }
 
+/// `cp -a`.
+pub fn copy_tree(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-aT").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+/// A repository in memory.
+pub fn in_memory() -> (Lab, Arc<snap_backend::MemoryBackend>) {
+    let memory = Arc::new(snap_backend::MemoryBackend::new());
+    (Lab::over(tempfile::tempdir().unwrap(), Arc::clone(&memory) as _), memory)
+}
+
+/// Runs `work` on a thread of its own and fails if it hangs.
+pub fn within<T: Send + 'static>(limit: std::time::Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = sender.send(work());
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(done) => done,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        Err(_) => std::panic::resume_unwind(thread.join().unwrap_err()),
+    }
+}
+
 pub struct Lab {
     pub dir: tempfile::TempDir,
     pub backend: Arc<dyn Backend>,
+    pub id: snap_format::RepoId,
     pub secret: Secret,
     pub ear: Ear,
     pub progress: Progress,
@@ -57,8 +87,9 @@ impl Lab {
     pub fn over(dir: tempfile::TempDir, backend: Arc<dyn Backend>) -> Self {
         std::fs::create_dir(dir.path().join("source")).unwrap();
         let secret = Secret::random_key_file().unwrap();
-        Repository::create(backend.as_ref(), &secret, "test", Time::new(1_000_000, 0)).unwrap();
+        let created = Repository::create(backend.as_ref(), &secret, "test", Time::new(1_000_000, 0));
         Self {
+            id: created.unwrap().0,
             dir,
             backend,
             secret,
@@ -117,6 +148,60 @@ impl Lab {
 
     pub fn backup_with(&self, options: BackupOptions) -> snap_engine::Result<BackupReport> {
         snap_engine::backup(&self.repository(), Some(&self.cache()), options, self.context())
+    }
+
+    /// Backs up into `backend`, opened with the cache at `cache` as a program would, in packs of `pack_target` bytes.
+    pub fn backup_over(
+        &self,
+        backend: Arc<dyn Backend>,
+        cache: Option<&Path>,
+        options: BackupOptions,
+        context: Context<'_>,
+        pack_target: usize,
+    ) -> snap_engine::Result<BackupReport> {
+        let (repository, cache) = self.open_over(backend, &self.secret, cache)?;
+        snap_engine::backup::backup_in_packs(&repository, cache.as_ref(), options, context, pack_target)
+    }
+
+    pub fn open_over(
+        &self,
+        backend: Arc<dyn Backend>,
+        secret: &Secret,
+        cache: Option<&Path>,
+    ) -> snap_engine::Result<(Repository, Option<Cache>)> {
+        let cache = cache.map(|base| Cache::new(base, self.id));
+        let backend =
+            cache.as_ref().map_or_else(|| Arc::clone(&backend), |cache| cache.wrap(backend.clone()));
+        Ok((Repository::open(backend, secret)?, cache))
+    }
+
+    /// Restores the source directory as it is in the snapshot at `number`, oldest first, of `backend`.
+    pub fn restore_over(&self, backend: &Arc<dyn Backend>, number: usize, to: &Path) -> RestoreReport {
+        let repository = Repository::open(Arc::clone(backend), &self.secret).unwrap();
+        let (index, findings) = Index::load(&repository).unwrap();
+        assert_eq!(findings, []);
+        let set = repository.snapshots().unwrap();
+        let browser = Browser::open(&repository, Arc::new(index), &set.snapshots[number]).unwrap();
+        let from = self.source("");
+        let from = from.to_str().unwrap().as_bytes();
+        let (to, options) = (RestoreTarget::Dir(to.to_owned()), RestoreOptions::default());
+        snap_engine::restore(&browser, Some(from), to, &options, self.context()).unwrap()
+    }
+
+    /// Reads everything in `backend` and fails if anything is wrong with it.
+    pub fn check_over(&self, backend: &Arc<dyn Backend>) {
+        let repository = Repository::open(Arc::clone(backend), &self.secret).unwrap();
+        assert_eq!(repository.findings(), []);
+        let options = snap_engine::CheckOptions { read_data: snap_engine::ReadData::All };
+        let report = snap_engine::check(&repository, &options, self.context()).unwrap();
+        assert_eq!(report.findings, []);
+    }
+
+    /// A copy of the source as it is now, made by `cp -a`.
+    pub fn keep(&self, name: &str) -> PathBuf {
+        let copy = self.dir.path().join(name);
+        copy_tree(&self.source(""), &copy);
+        copy
     }
 
     pub fn latest(&self) -> Snapshot {

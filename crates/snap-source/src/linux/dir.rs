@@ -71,6 +71,8 @@ impl DirHandle {
             })
             .collect();
         entries.sort_unstable_by(|a, b| entry_name(a).cmp(entry_name(b)));
+        // A name may be listed twice while files are renamed in; two alike would make a tree that no reader takes.
+        entries.dedup_by(|later, first| entry_name(later) == entry_name(first));
         Ok(entries)
     }
 }

@@ -70,6 +70,7 @@ impl Carrier<'_> {
         let mut names: Vec<Vec<u8>> =
             list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
         names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 

@@ -1,0 +1,168 @@
+//! What the usual things cost: the exact list of requests, on a warm cache.
+#![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::{Lab, odd};
+use snap_backend::testing::RecordingBackend;
+use snap_backend::{MemoryBackend, Operation};
+use snap_engine::browse::Browser;
+use snap_engine::{RestoreOptions, RestoreTarget};
+use snap_repo::Index;
+
+/// A repository with two snapshots of an unchanged source, and the cache of who made them.
+struct Scene {
+    lab: Lab,
+    recording: RecordingBackend,
+    cache: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let recording = RecordingBackend::new(Arc::new(MemoryBackend::new()));
+        let lab = Lab::over(tempfile::tempdir().unwrap(), Arc::new(recording.clone()));
+        odd::make_many(&lab.source(""), 500);
+        std::fs::write(lab.source("large"), odd::noise(1, 30 << 20)).unwrap();
+        std::fs::write(lab.source("small"), b"small").unwrap();
+        let cache = lab.dir.path().join("cache");
+        let scene = Self { lab, recording, cache };
+        scene.backup();
+        scene.backup();
+        let _ = scene.recording.take();
+        scene
+    }
+
+    fn backup(&self) -> snap_engine::BackupReport {
+        let (repository, cache) = self.open();
+        snap_engine::backup(&repository, cache.as_ref(), self.lab.options(), self.lab.context()).unwrap()
+    }
+
+    fn open(&self) -> (snap_repo::Repository, Option<snap_repo::Cache>) {
+        let backend = Arc::new(self.recording.clone());
+        self.lab.open_over(backend, &self.lab.secret, Some(&self.cache)).unwrap()
+    }
+
+    /// What was asked of the store since the last call: each operation with its name, ids cut off.
+    fn requests(&self) -> Vec<String> {
+        let cut = |name: &str| match name.split_once('/') {
+            Some((area, rest)) if !rest.is_empty() => format!("{area}/…"),
+            _ => name.to_owned(),
+        };
+        let calls = self.recording.take();
+        calls.iter().map(|call| format!("{:?} {}", call.operation, cut(&call.name))).collect()
+    }
+}
+
+/// Both copies of the config, and the names of the epochs: the epochs themselves are cached.
+const OPEN: [&str; 3] = ["Get config", "Get config.bak", "List epochs/"];
+
+fn sequence(parts: &[&[&str]]) -> Vec<String> {
+    parts.concat().into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_unchanged_backup_puts_one_object() {
+    let scene = Scene::new();
+    let report = scene.backup();
+    assert_eq!((report.summary.files_unchanged, report.summary.stored_bytes), (502, 0));
+    let expected = sequence(&[
+        &OPEN,
+        &["List index/", "List snapshots/"],
+        // F27: marks and packs before deduplicating, marks after the index, and after the snapshot.
+        &["List marks/", "List packs/", "List marks/", "Put snapshots/…", "List marks/", "List index/"],
+    ]);
+    assert_eq!(scene.requests(), expected);
+    // However long the repository lives.
+    for _ in 0..5 {
+        scene.backup();
+        assert_eq!(scene.requests(), expected);
+    }
+}
+
+#[test]
+fn a_changed_file_puts_four() {
+    let scene = Scene::new();
+    std::fs::write(scene.lab.source("small"), b"changed").unwrap();
+    scene.backup();
+    let mut requests = scene.requests();
+    requests.retain(|request| request.starts_with("Put"));
+    requests[..2].sort();
+    assert_eq!(requests, ["Put packs/…", "Put packs/…", "Put index/…", "Put snapshots/…"]);
+}
+
+#[test]
+fn looking_at_snapshots_lists_them() {
+    let scene = Scene::new();
+    let (repository, _) = scene.open();
+    let set = repository.snapshots().unwrap();
+    let paths: Vec<_> =
+        set.snapshots.iter().map(|snapshot| repository.open_body(snapshot).unwrap().paths).collect();
+    assert_eq!(paths.len(), 2);
+    assert_eq!(scene.requests(), sequence(&[&OPEN, &["List snapshots/"]]));
+    // One written by another host is fetched once.
+    let (repository, _) =
+        scene.lab.open_over(Arc::new(scene.recording.clone()), &scene.lab.secret, None).unwrap();
+    snap_engine::backup(&repository, None, scene.lab.options(), scene.lab.context()).unwrap();
+    let _ = scene.requests();
+    for gets in [1, 0] {
+        let (repository, _) = scene.open();
+        assert_eq!(repository.snapshots().unwrap().snapshots.len(), 3);
+        let expected = sequence(&[&OPEN, &["List snapshots/"], &vec!["Get snapshots/…"; gets]]);
+        assert_eq!(scene.requests(), expected);
+    }
+}
+
+#[test]
+fn one_file_costs_its_trees_and_its_bytes() {
+    let scene = Scene::new();
+    let restore = |name: &str| {
+        let (repository, _) = scene.open();
+        let set = repository.snapshots().unwrap();
+        let (index, _) = Index::load(&repository).unwrap();
+        let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
+        let target = tempfile::tempdir_in(scene.lab.dir.path()).unwrap();
+        let from = scene.lab.source(name);
+        let to = RestoreTarget::Dir(target.path().to_owned());
+        let from = Some(from.to_str().unwrap().as_bytes());
+        let options = RestoreOptions::default();
+        snap_engine::restore(&browser, from, to, &options, scene.lab.context()).unwrap()
+    };
+    let before_packs: &[&str] = &["List snapshots/", "List index/"];
+    let report = restore("small");
+    assert_eq!((report.restored, report.requests), (1, 1));
+    // The trees lie side by side in one small pack, and come in one request; then the content.
+    let trees_and_content: &[&str] = &["GetRange packs/…", "GetRange packs/…"];
+    assert_eq!(scene.requests(), sequence(&[&OPEN, before_packs, trees_and_content]));
+    // A large file comes in requests of 4 MiB at most, and no byte of it twice.
+    let report = restore("large");
+    let calls = scene.recording.take();
+    let data: Vec<_> = calls.iter().filter(|call| call.operation == Operation::GetRange).skip(1).collect();
+    assert_eq!(data.len() as u64, report.requests);
+    assert!((8..=12).contains(&data.len()), "{}", data.len());
+    assert!(data.iter().all(|call| call.amount <= 4 << 20));
+    let fetched: u64 = data.iter().map(|call| call.amount).sum();
+    assert_eq!(fetched, report.fetched_bytes);
+    assert!((30 << 20..31 << 20).contains(&fetched));
+}
+
+#[test]
+fn a_directory_of_small_files_is_a_few_requests() {
+    let scene = Scene::new();
+    let (repository, _) = scene.open();
+    let (index, _) = Index::load(&repository).unwrap();
+    let set = repository.snapshots().unwrap();
+    let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
+    let _ = scene.requests();
+    let target = tempfile::tempdir_in(scene.lab.dir.path()).unwrap();
+    let from = scene.lab.source("many");
+    let to = RestoreTarget::Dir(target.path().to_owned());
+    let from = Some(from.to_str().unwrap().as_bytes());
+    let report =
+        snap_engine::restore(&browser, from, to, &RestoreOptions::default(), scene.lab.context()).unwrap();
+    assert_eq!(report.restored, 500);
+    let requests = scene.requests();
+    assert!(requests.len() <= 4, "{requests:?}");
+}
