@@ -61,7 +61,8 @@ impl Selector {
         if let Some(back) = name.strip_prefix("latest~") {
             let is_number = !back.is_empty() && back.bytes().all(|byte| byte.is_ascii_digit());
             let back = back.parse().ok().filter(|_| is_number);
-            let back = back.ok_or_else(|| EngineError::Usage(format!("{name}: after latest~ comes a number")))?;
+            let back =
+                back.ok_or_else(|| EngineError::Usage(format!("{name}: after latest~ comes a number")))?;
             return Ok(Self::Latest(back));
         }
         let is_hex = name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));

@@ -299,6 +299,25 @@ fn deleting_stays_inside_what_is_restored() {
     assert!(target.join("neighbour").exists());
 }
 
+/// A file with several names is replaced rather than written to, even if the others are deleted in between.
+#[test]
+fn another_name_that_is_deleted_takes_nothing_along() {
+    let lab = Lab::new();
+    let content = odd::noise(1, 3 << 20);
+    std::fs::write(lab.source("file"), &content).unwrap();
+    lab.backup();
+    let target = lab.dir.path().join("target");
+    for delete in [true, false] {
+        lab.restore(&target, &RestoreOptions::default());
+        std::fs::hard_link(target.join("file"), target.join("other name")).unwrap();
+        odd::set_time(&target.join("file"), 1_000_000_000, 0);
+        let report = lab.restore(&target, &RestoreOptions { delete, verify: true, ..Default::default() });
+        assert_eq!((report.failed, report.overwritten), (0, 1));
+        assert!(std::fs::read(target.join("file")).unwrap() == content);
+        assert_eq!(target.join("other name").exists(), !delete);
+    }
+}
+
 #[test]
 fn another_type_in_the_way() {
     let lab = Lab::new();

@@ -148,7 +148,10 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
         NodeKind::File { holes, .. } => holes,
         _ => &[],
     };
-    let existing = task.existing.filter(|_| restore.options.overwrite != super::Overwrite::Always);
+    // What is going to be replaced has nothing to keep, even if its other names, which are why, are deleted by now.
+    let is_compared =
+        |stat: &Stat| restore.options.overwrite != super::Overwrite::Always && is_written_in_place(stat);
+    let existing = task.existing.filter(is_compared);
     let existing = existing.and_then(|_| plan.dirs.open(task.dir).ok()?.open_existing(&task.node.name).ok());
     let mut holes = holes.iter().peekable();
     let (mut offset, mut needed) = (0, Vec::with_capacity(task.blobs.len()));
