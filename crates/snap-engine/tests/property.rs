@@ -277,7 +277,8 @@ fn merge_both(lab: &Lab, number: usize, target: &Path, expected: &Path) {
     };
     merge(lab, number, target, Overwrite::IfChanged);
     let found = differences();
-    assert!(found.iter().all(|line| line.contains("content differs")), "{found:?}");
+    let is_content = |line: &String| line.contains("content differs") || line.contains("space on disk");
+    assert!(found.iter().all(is_content), "{found:?}");
     merge(lab, number, target, Overwrite::Always);
     assert_eq!(differences(), [""; 0]);
 }
@@ -302,6 +303,9 @@ fn merge(lab: &Lab, number: usize, target: &Path, overwrite: Overwrite) {
     while failed > 0 {
         for line in heard {
             let (path, why) = line.strip_prefix("unreadable ").unwrap().rsplit_once(": ").unwrap();
+            if why == "another name of a file that could not be restored" {
+                continue;
+            }
             assert_eq!(why, "a directory stands in its place");
             // Paths are told below the target.
             let path = path.trim_start_matches('/');
@@ -314,13 +318,16 @@ fn merge(lab: &Lab, number: usize, target: &Path, overwrite: Overwrite) {
 
 #[test]
 fn any_history_of_a_tree() {
-    let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 5000, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let histories = prop::collection::vec(prop::collection::vec(edits(), 1..25), 1..5);
-    { let _ = rng; TestRunner::new(config) }
-        .run(&histories, |rounds| {
-            every_snapshot_restores(&rounds);
-            Ok(())
-        })
-        .unwrap();
+    {
+        let _ = rng;
+        TestRunner::new(config)
+    }
+    .run(&histories, |rounds| {
+        every_snapshot_restores(&rounds);
+        Ok(())
+    })
+    .unwrap();
 }
