@@ -1,6 +1,7 @@
 //! The real binary, from the outside: what a user, a second host and a kill -9 see.
 #![allow(clippy::unwrap_used)]
 
+mod conditions;
 mod golden;
 mod heal;
 mod kill;

@@ -1,9 +1,10 @@
 //! From what the user gave to an opened repository.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, ObjectName, RetryOptions};
+use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions};
 use snap_crypto::Zeroizing;
 use snap_format::{CONFIG_CHECKSUM_LEN, Config, RepoId};
 use snap_repo::{Cache, Finding, RepoError, Repository, Secret};
@@ -64,6 +65,10 @@ impl Place {
             env: Some(&env),
             ambient_credentials: true,
             retry: Some(retry),
+            bandwidth: BandwidthOptions {
+                upload_bytes: app.global.limit_upload.and_then(|size| NonZeroU64::new(size.0)),
+                download_bytes: app.global.limit_download.and_then(|size| NonZeroU64::new(size.0)),
+            },
             ..snap_backend::OpenOptions::default()
         };
         Ok(snap_backend::open(&self.uri, &options)?)

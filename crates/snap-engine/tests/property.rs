@@ -318,16 +318,13 @@ fn merge(lab: &Lab, number: usize, target: &Path, overwrite: Overwrite) {
 
 #[test]
 fn any_history_of_a_tree() {
-    let config = Config { cases: 5000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let histories = prop::collection::vec(prop::collection::vec(edits(), 1..25), 1..5);
-    {
-        let _ = rng;
-        TestRunner::new(config)
-    }
-    .run(&histories, |rounds| {
-        every_snapshot_restores(&rounds);
-        Ok(())
-    })
-    .unwrap();
+    TestRunner::new_with_rng(config, rng)
+        .run(&histories, |rounds| {
+            every_snapshot_restores(&rounds);
+            Ok(())
+        })
+        .unwrap();
 }

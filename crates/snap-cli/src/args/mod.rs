@@ -94,6 +94,14 @@ pub struct GlobalArgs {
     /// Memory for data on its way, such as 64M or 1GiB [env: SNAP_MEMORY] [default: 160MiB].
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Resources")]
     pub memory: Option<Size>,
+
+    /// Upload at most SIZE a second, such as 2M.
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Resources")]
+    pub limit_upload: Option<Size>,
+
+    /// Download at most SIZE a second.
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Resources")]
+    pub limit_download: Option<Size>,
 }
 
 /// The commands.
