@@ -141,8 +141,9 @@ fn one_file_costs_its_trees_and_its_bytes() {
     let calls = scene.recording.take();
     let data: Vec<_> = calls.iter().filter(|call| call.operation == Operation::GetRange).skip(1).collect();
     assert_eq!(data.len() as u64, report.requests);
-    assert!((8..=12).contains(&data.len()), "{}", data.len());
-    assert!(data.iter().all(|call| call.amount <= 4 << 20));
+    assert!((8..=16).contains(&data.len()), "{}", data.len());
+    // Or of one chunk, if that is longer once it is sealed.
+    assert!(data.iter().all(|call| call.amount <= (4 << 20) + 40));
     let fetched: u64 = data.iter().map(|call| call.amount).sum();
     assert_eq!(fetched, report.fetched_bytes);
     assert!((30 << 20..31 << 20).contains(&fetched));

@@ -630,9 +630,9 @@ fn a_stream_that_fails_makes_no_snapshot() {
             let refused = stream(&lab, name, Stream::of(Vec::new()));
             assert!(matches!(refused, Err(EngineError::Usage(_))), "{name:?}");
         }
-        // What had been stored by then is not stored again.
+        // What had been stored by then is not stored again: a pack of 16 MiB less a chunk of at most 4.
         let done = stream(&lab, "dump", Stream::of(odd::noise(1, 20 * MIB))).unwrap();
-        assert!(done.summary.added_bytes < 6 * MIB as u64, "{}", done.summary.added_bytes);
+        assert!(done.summary.added_bytes < 9 * MIB as u64, "{}", done.summary.added_bytes);
     });
 }
 

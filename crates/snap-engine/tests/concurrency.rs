@@ -178,8 +178,7 @@ fn a_run_that_dies_beside_one_that_lives_leaves_nothing_that_is_lost() {
         let sources = two_sources(&lab);
         let caches = [lab.dir.path().join("a"), lab.dir.path().join("b")];
         let caches = [Some(caches[0].as_path()), Some(caches[1].as_path())];
-        let dies =
-            |store| Arc::new(CrashBackend::new(store, CrashPoint::Mutation(12), CrashMode::After)) as _;
+        let dies = |store| Arc::new(CrashBackend::new(store, CrashPoint::Mutation(6), CrashMode::After)) as _;
         let [first, second] = one_inside_the_other(&lab, &plain, caches, &sources, dies);
         first.unwrap_err();
         restores(&lab, &plain, &second.unwrap(), &sources[1]);
@@ -234,7 +233,7 @@ fn a_slot_that_may_only_back_up() {
         let files = odd::count(&lab.source("")).1;
         let (first, writes, _) = back_up();
         assert_eq!((first.parent, first.summary.files_new), (None, files));
-        assert!(writes[0] > 10 && writes[1] == 1);
+        assert!(writes[0] > 5 && writes[1] == 1, "{writes:?}");
         // Unchanged: compared by the cache, no file and no pack is read.
         let (second, writes, reads) = back_up();
         assert_eq!((second.parent, second.summary.files_unchanged), (first.snapshot, files));

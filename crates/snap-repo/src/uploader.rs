@@ -19,7 +19,7 @@ const PACKS_PER_INDEX: usize = 64;
 /// Blobs after which an index object is written: keeps objects near 8 MiB.
 const BLOBS_PER_INDEX: usize = 200_000;
 /// Room for the last blob, header, padding and trailer beyond the target size.
-const BUFFER_SLACK: usize = 2 << 20;
+const BUFFER_SLACK: usize = 5 << 20;
 
 /// How often a thread that waits for a buffer looks whether it waits in vain.
 const FAILURE_POLL: Duration = Duration::from_millis(50);

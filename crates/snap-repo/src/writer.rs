@@ -190,14 +190,10 @@ impl Writer {
         Ok((id, true))
     }
 
-    /// Puts a sealed blob into the open pack of its kind; a full pack goes on its way first.
+    /// Puts a sealed blob into the open pack of its kind; a pack that is full goes on its way.
     fn push(&self, kind: BlobKind, mut entry: BlobEntry, run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
         self.uploader.check()?;
         let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
-        let full = open.as_ref().is_some_and(|pack| pack.len() + sealed.len() > self.options.pack_target);
-        if full && let Some(pack) = open.take() {
-            self.uploader.send(pack)?;
-        }
         let keyring = self.repository.keyring();
         let new_pack = || PackBuilder::new(keyring, kind, self.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
@@ -211,6 +207,12 @@ impl Writer {
             }
         };
         pack.push(entry, sealed);
+        // Not before it has reached the target: a pack below it would be padded (F17), each by up to a sixteenth.
+        if pack.len() >= self.options.pack_target
+            && let Some(full) = open.take()
+        {
+            self.uploader.send(full)?;
+        }
         Ok(())
     }
 
