@@ -85,6 +85,8 @@ fn an_ordinary_user_restores_what_root_backed_up() {
     std::fs::create_dir_all(lab.source("no way in/below")).unwrap();
     odd::set_mode(&lab.source("no way in/below"), 0o711);
     odd::set_mode(&lab.source("no way in"), 0o600);
+    // More than there are handles kept open.
+    (0..500).for_each(|number| std::fs::create_dir(lab.source(&format!("some {number}"))).unwrap());
     lab.backup();
     lab.heard();
     let target = lab.dir.path().join("target");
