@@ -119,9 +119,9 @@ fn looking_at_snapshots_lists_them() {
 fn one_file_costs_its_trees_and_its_bytes() {
     let scene = Scene::new();
     let restore = |name: &str| {
-        let (repository, _) = scene.open();
+        let (repository, cache) = scene.open();
         let set = repository.snapshots().unwrap();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, cache.as_ref()).unwrap();
         let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
         let target = tempfile::tempdir_in(scene.lab.dir.path()).unwrap();
         let from = scene.lab.source(name);
@@ -152,8 +152,8 @@ fn one_file_costs_its_trees_and_its_bytes() {
 #[test]
 fn a_directory_of_small_files_is_a_few_requests() {
     let scene = Scene::new();
-    let (repository, _) = scene.open();
-    let (index, _) = Index::load(&repository).unwrap();
+    let (repository, cache) = scene.open();
+    let (index, _) = Index::load(&repository, cache.as_ref()).unwrap();
     let set = repository.snapshots().unwrap();
     let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
     let _ = scene.requests();

@@ -150,6 +150,7 @@ impl BlobReader {
             let place = Located {
                 pack: 0,
                 pack_id: pack.id,
+                pack_size: pack.size,
                 kind: pack.kind,
                 offset,
                 stored_len: blob.stored_len,

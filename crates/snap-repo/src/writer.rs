@@ -61,7 +61,7 @@ pub struct Writer {
     domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
     marked: HashSet<ObjectId>,
-    /// By position in the index: marked when the run began, and relied on since.
+    /// By number in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
     used: Vec<AtomicBool>,
     fresh: [Mutex<HashSet<BlobId>>; SHARDS],
@@ -109,15 +109,17 @@ impl Writer {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
         let stored = repository.list(Area::Packs)?;
+        let (mut avoid, named) = compare(&index, &stored, &marked, repository.keyring().own_domain());
+        index.check()?;
         if !settled {
-            adopt(repository, &mut index, &stored, &marked, &uploader)?;
+            let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| *pack);
+            adopt(repository, &mut index, unnamed, &marked, &uploader)?;
+            // What was adopted is there, and not marked.
+            avoid.resize(index.pack_limit(), false);
         }
-        let is_whole = |pack: &PackInfo| stored.binary_search(&(pack.id, pack.size)).is_ok();
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
-        let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !is_whole(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -245,6 +247,8 @@ impl Writer {
                 left_any = true;
             }
         }
+        // What is not known because the cache is damaged must not pass for unused.
+        self.index.check()?;
         self.marked = now_marked;
         if left_any {
             self.flush()?;
@@ -279,12 +283,13 @@ impl Writer {
         if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
             return Ok(());
         }
-        let (fresh, _) = Index::load(&self.repository)?;
-        let relied_on =
-            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
-        let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
+        let (fresh, _) = Index::load(&self.repository, self.cache.as_ref())?;
+        let is_used = |pack: &PackInfo| self.used[pack.number as usize].load(Ordering::Relaxed);
+        let gone: HashSet<u32> = self
+            .index
+            .packs()
+            .filter(|pack| is_used(pack) && !fresh.names_pack(&pack.id, &pack.domain))
+            .flat_map(|pack| self.index.pack_numbers(&pack.id).collect::<Vec<_>>())
             .collect();
         let domain = &self.domain.name;
         let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
@@ -294,9 +299,12 @@ impl Writer {
         let all_elsewhere = gone.is_empty()
             || self
                 .index
-                .iter(domain)
+                .plain_lens(domain)
                 .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.locate(domain, &id).is_some());
+                .all(|(id, _)| fresh.plain_len(domain, &id).is_some());
+        // What is not known because the cache is damaged is not gone, and not there either.
+        self.index.check()?;
+        fresh.check()?;
         if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }
@@ -372,19 +380,36 @@ impl Writer {
     }
 }
 
+/// Compares the index with the packs that are there, sorted by name, in one pass. Returns, by number, which packs are not to
+/// be relied on; and, by position in `stored`, which the index names as packs of `domain`.
+fn compare(
+    index: &Index,
+    stored: &[(ObjectId, u64)],
+    marked: &HashSet<ObjectId>,
+    domain: &str,
+) -> (Vec<bool>, Vec<bool>) {
+    let mut avoid = vec![true; index.pack_limit()];
+    let mut named = vec![false; stored.len()];
+    for pack in index.packs() {
+        if let Ok(position) = stored.binary_search_by_key(&pack.id, |(id, _)| *id) {
+            named[position] |= *pack.domain == *domain;
+            let is_whole = stored[position].1 == pack.size;
+            avoid[pack.number as usize] = !is_whole || marked.contains(&pack.id);
+        }
+    }
+    (avoid, named)
+}
+
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
 /// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &[(ObjectId, u64)],
+    unnamed: impl Iterator<Item = (ObjectId, u64)>,
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
-    for (id, size) in stored.iter().copied() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
-            continue;
-        }
+    for (id, size) in unnamed.filter(|(id, _)| !marked.contains(id)) {
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
             Ok((slot, pack)) if slot == repository.keyring().slot() => {
                 index.insert(&pack);

@@ -9,7 +9,7 @@ use crate::repo;
 
 pub fn run(app: &App) -> Outcome {
     let opened = repo::open(app, true)?;
-    let (index, findings) = Index::load(&opened.repository)?;
+    let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     for finding in &findings {
         app.out.finding(finding);
     }

@@ -116,7 +116,7 @@ pub fn backup_in_packs(
     context.progress.begin(Phase::Opening, 0, 0);
     repository.keyring().require_writer("backup")?;
     let prepared = Prepared::new(options.source, context)?;
-    let (index, findings) = Index::load(repository)?;
+    let (index, findings) = Index::load(repository, cache)?;
     let set = repository.snapshots()?;
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));

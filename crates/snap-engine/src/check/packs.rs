@@ -114,6 +114,7 @@ impl PackCheck<'_> {
                 let place = Located {
                     pack: 0,
                     pack_id: id,
+                    pack_size: pack.size,
                     kind: pack.kind,
                     offset,
                     stored_len: blob.stored_len,

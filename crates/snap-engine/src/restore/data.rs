@@ -161,6 +161,7 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
             offset += length;
         }
         let Some(place) = index.locate(domain, id) else {
+            index.check()?;
             let finding =
                 snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", "no index names it");
             restore.lost(
