@@ -31,6 +31,8 @@ pub use blob_reader::BlobReader;
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use error::{Finding, FindingCode, RepoError};
+#[doc(hidden)]
+pub use index::scale as index_scale;
 pub use index::{Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest};
 pub use keyring::{DomainKeys, Keyring, Secret};
 pub use names::{Area, object_name, parse_object_name};

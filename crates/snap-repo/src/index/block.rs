@@ -8,9 +8,8 @@ use snap_crypto::IdKey;
 
 /// Size of a block, bytes.
 pub(super) const BLOCK: usize = 4096;
-/// What a block carries: the rest is its number and its checksum, bytes.
-pub(super) const PAYLOAD: usize = BLOCK - NUMBER - CHECKSUM;
-const NUMBER: usize = 8;
+/// What a block carries: the rest is its checksum, bytes.
+pub(super) const PAYLOAD: usize = BLOCK - CHECKSUM;
 const CHECKSUM: usize = 32;
 /// Blocks that are read at once where many are read.
 const READ_AHEAD: usize = 64;
@@ -35,6 +34,15 @@ impl Default for Page {
     fn default() -> Self {
         Self { loaded: None, bytes: [0; BLOCK] }
     }
+}
+
+/// The checksum of a block. Its number stands in the checksum's place meanwhile: four whole kibibytes are hashed side by side,
+/// which takes a third of the time.
+fn checksum(key: &IdKey, number: u64, block: &mut [u8]) -> [u8; CHECKSUM] {
+    let (number_at, zeros) = block[PAYLOAD..].split_at_mut(8);
+    number_at.copy_from_slice(&number.to_le_bytes());
+    zeros.fill(0);
+    key.id(block)
 }
 
 /// The bytes of a table, to be read.
@@ -82,14 +90,9 @@ impl Blocks {
         }
     }
 
-    fn check<'a>(&self, number: u64, block: &'a [u8]) -> Read<&'a [u8]> {
-        let (body, checksum) = block.split_at(BLOCK - CHECKSUM);
-        let (payload, found) = body.split_at(PAYLOAD);
-        if found == number.to_le_bytes() && self.key.id(body) == checksum {
-            Ok(payload)
-        } else {
-            Err(Damaged)
-        }
+    fn check<'a>(&self, number: u64, block: &'a mut [u8]) -> Read<&'a [u8]> {
+        let found: [u8; CHECKSUM] = block[PAYLOAD..].try_into().map_err(|_| Damaged)?;
+        if checksum(&self.key, number, block) == found { Ok(&block[..PAYLOAD]) } else { Err(Damaged) }
     }
 
     /// The payload of a block, through `page`.
@@ -97,7 +100,7 @@ impl Blocks {
         if page.loaded != Some((self.table, number)) {
             page.loaded = None;
             self.fill(number, &mut page.bytes)?;
-            self.check(number, &page.bytes)?;
+            self.check(number, &mut page.bytes)?;
             page.loaded = Some((self.table, number));
         }
         Ok(&page.bytes[..PAYLOAD])
@@ -111,7 +114,7 @@ impl Blocks {
         while number < end {
             let some = (end - number).min(READ_AHEAD as u64) as usize;
             self.fill(number, &mut buffer[..some * BLOCK])?;
-            for block in buffer[..some * BLOCK].chunks_exact(BLOCK) {
+            for block in buffer[..some * BLOCK].chunks_exact_mut(BLOCK) {
                 each(self.check(number, block)?);
                 number += 1;
             }
@@ -205,7 +208,7 @@ pub(super) struct BlockWriter {
 impl BlockWriter {
     pub(super) fn new(sink: Sink, key: IdKey) -> Self {
         let buffer = Vec::with_capacity(BLOCK * READ_AHEAD);
-        Self { sink, key, buffer, payload: Vec::with_capacity(PAYLOAD), blocks: 0 }
+        Self { sink, key, buffer, payload: Vec::with_capacity(BLOCK), blocks: 0 }
     }
 
     /// Number of the next block.
@@ -241,10 +244,9 @@ impl BlockWriter {
         if self.payload.is_empty() {
             return Ok(());
         }
-        self.payload.resize(PAYLOAD, 0);
-        self.payload.extend_from_slice(&self.blocks.to_le_bytes());
-        let checksum = self.key.id(&self.payload);
-        self.buffer.extend_from_slice(&self.payload);
+        self.payload.resize(BLOCK, 0);
+        let checksum = checksum(&self.key, self.blocks, &mut self.payload);
+        self.buffer.extend_from_slice(&self.payload[..PAYLOAD]);
         self.buffer.extend_from_slice(&checksum);
         self.payload.clear();
         self.blocks += 1;
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(read(&bytes, key(2)), Err(Damaged));
         assert_eq!(read(&bytes[..2 * BLOCK], key(1)), Err(Damaged));
         assert_eq!(read(&bytes[..bytes.len() - 1], key(1)), Err(Damaged));
-        for at in [0, 4055, 4056, 4064, 4095, BLOCK + 7, 3 * BLOCK - 1] {
+        for at in [0, 4049, 4063, 4064, 4095, BLOCK + 7, 3 * BLOCK - 1] {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
             assert_eq!(read(&flipped, key(1)), Err(Damaged), "{at}");

@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod merge;
 mod parse;
+pub mod scale;
 mod slot;
 mod table;
 #[cfg(test)]
