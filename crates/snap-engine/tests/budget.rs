@@ -91,6 +91,9 @@ fn a_changed_file_puts_four() {
     requests.retain(|request| request.starts_with("Put"));
     requests[..2].sort();
     assert_eq!(requests, ["Put packs/…", "Put packs/…", "Put index/…", "Put snapshots/…"]);
+    // What this machine stored it does not fetch.
+    scene.backup();
+    assert!(scene.requests().iter().all(|request| !request.starts_with("Get index/")));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use snap_format::{
     Time, limits,
 };
 
-use crate::index::check_box_size;
+use crate::index::{Fresh, check_box_size};
 use crate::pack::{PackBuilder, parse_pack, seal_blob};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
@@ -51,8 +51,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const SHARDS: usize = 16;
-
 /// Takes blobs from many threads.
 pub struct Writer {
     repository: Repository,
@@ -64,7 +62,7 @@ pub struct Writer {
     /// By number in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
     used: Vec<AtomicBool>,
-    fresh: [Mutex<HashSet<BlobId>>; SHARDS],
+    fresh: Fresh,
     open: [Mutex<Option<PackBuilder>>; 2],
     uploader: Uploader,
     options: WriterOptions,
@@ -129,7 +127,7 @@ impl Writer {
             run,
             marked,
             avoid,
-            fresh: Default::default(),
+            fresh: Fresh::new(repository, cache),
             open: Default::default(),
             uploader,
             options,
@@ -158,7 +156,7 @@ impl Writer {
 
     /// Whether a blob is stored, or on its way, in this domain; if so the run relies on it from now on.
     pub fn knows(&self, id: &BlobId) -> bool {
-        self.is_stored(id) || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+        self.is_stored(id) || self.fresh.contains(id)
     }
 
     fn is_stored(&self, id: &BlobId) -> bool {
@@ -178,7 +176,7 @@ impl Writer {
             BlobKind::Tree => &self.domain.tree_id,
         };
         let id = BlobId(key.id(plain));
-        if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+        if self.is_stored(&id) || !self.fresh.insert(id) {
             return Ok((id, false));
         }
         let entry = seal_blob(self.repository.id(), kind, id, plain, &self.run.0, 0, scratch)?;

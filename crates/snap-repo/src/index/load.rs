@@ -114,14 +114,13 @@ impl Loader<'_> {
     /// What is wrong with objects that were absorbed in part is said each time.
     fn read_findings_again(&mut self) -> Result<()> {
         let objects = self.tables.iter().flat_map(|opened| &opened.table.objects);
-        let objects: Vec<ObjectId> = objects
-            .filter(|object| object.has_findings && self.is_alive(&object.id))
-            .map(|object| object.id)
-            .collect();
+        let marked: HashSet<ObjectId> =
+            objects.filter(|object| object.has_findings).map(|object| object.id).collect();
+        let objects: Vec<_> = self.names.iter().filter(|(id, _)| marked.contains(id)).collect();
         let found = Mutex::new(Vec::new());
         let repository = &self.home.repository;
-        for_each_parallel(&objects, repository.backend().parallelism(), |id| {
-            let findings = match judge(load_object(repository, id, 0))? {
+        for_each_parallel(&objects, repository.backend().parallelism(), |(id, size)| {
+            let findings = match judge(load_object(repository, id, *size))? {
                 Ok(parsed) => parsed.findings,
                 Err(finding) => vec![finding],
             };

@@ -6,6 +6,7 @@ mod batch;
 mod block;
 mod entry;
 mod filter;
+mod fresh;
 mod home;
 mod load;
 mod memory;
@@ -24,6 +25,7 @@ use snap_format::{BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, R
 use self::absorb::judge;
 use self::block::Page;
 use self::entry::Place;
+pub(crate) use self::fresh::Fresh;
 use self::home::Home;
 use self::memory::Memory;
 pub(crate) use self::parse::check_box_size;

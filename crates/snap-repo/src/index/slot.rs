@@ -1,5 +1,6 @@
 //! A table in use: which of its packs are still named, and what takes its place if it is damaged.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use snap_format::{BlobId, ObjectId, RunKeyEntry};
@@ -10,7 +11,7 @@ use super::block::{Damaged, Page, Read};
 use super::entry::{Place, Record};
 use super::home::{Home, Keep};
 use super::table::{Source, Table};
-use crate::{RepoError, Result};
+use crate::{Area, RepoError, Result};
 
 /// Stands for a pack that nobody names any more.
 const DEAD: u32 = u32::MAX;
@@ -99,15 +100,16 @@ impl Mender {
 
     /// Reads the index objects again that the table was made of: the same lines come out of them.
     fn try_mend(&self, slot: &Slot) -> Result<Table> {
-        // Their sizes were looked at when they were absorbed.
-        let objects: Vec<(ObjectId, u64)> = slot.objects().map(|id| (*id, 0)).collect();
+        let wanted: HashSet<&ObjectId> = slot.objects().collect();
+        let mut objects = self.home.repository.list(Area::Index)?;
+        objects.retain(|(id, _)| wanted.contains(id));
         let absorbed = absorb(&self.home, Keep::Private, BATCH, &objects)?;
         let gone = || {
             let why =
                 "the cached index is damaged, and index objects that it was made of are gone: run it again";
             RepoError::Refused(why.into())
         };
-        if !absorbed.broken.is_empty() {
+        if objects.len() < wanted.len() || !absorbed.broken.is_empty() {
             return Err(gone());
         }
         let sources: Vec<&dyn Source> = absorbed.tables.iter().map(|table| table as &dyn Source).collect();
