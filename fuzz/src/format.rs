@@ -103,13 +103,16 @@ fn check_tables(run_keys: &[RunKeyEntry], blobs: &[BlobEntry]) {
     let end = PackHeader::body_end(blobs);
     assert!(end <= limits::PACK);
     let mut at = HEAD_LEN as u64;
-    for (offset, blob) in PackHeader::offsets(blobs) {
-        assert_eq!(offset, at, "blobs lie one behind the other");
-        assert!(blob.plain_len as usize <= limits::BLOB_PLAIN);
-        assert!(usize::from(blob.run_key) < run_keys.len());
-        at += u64::from(blob.stored_len);
+    let mut seen = 0;
+    for unit in PackHeader::units(blobs) {
+        assert_eq!(unit.offset, at, "blobs lie one behind the other");
+        assert!(unit.plain_len() <= limits::BLOB_PLAIN as u64);
+        assert!(unit.is_group() || unit.blobs.len() == 1);
+        assert!(unit.blobs.iter().all(|blob| usize::from(blob.run_key) < run_keys.len()));
+        at += u64::from(unit.stored_len());
+        seen += unit.members().count();
     }
-    assert_eq!(at, end);
+    assert_eq!((at, seen), (end, blobs.len()));
 }
 
 /// Payload of a pack's header.

@@ -41,7 +41,7 @@ pub use index::{IndexObject, IndexedPack};
 pub use node::{BlobIds, Content, Link, Node, NodeKind, ObjectMetadata, Time, Xattr};
 pub use pack::{
     BLOB_ENTRY_LEN, BlobEntry, BlobKind, PackHeader, RUN_KEY_ENTRY_LEN, RunKeyEntry, SEAL_OVERHEAD,
-    TRAILER_LEN,
+    TRAILER_LEN, Unit, line_codec,
 };
 pub use record::{Mark, Record};
 pub use snapshot::{Body, Envelope, Summary};

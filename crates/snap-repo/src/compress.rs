@@ -41,6 +41,11 @@ impl Scratch {
         })
     }
 
+    /// As [`Scratch::pack`], without looking at samples first.
+    pub(crate) fn pack_unseen<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
+        if self.compress(plain) { (Codec::Zstd, &self.packed) } else { (Codec::Raw, plain) }
+    }
+
     /// What to store of `plain`: itself, or a frame that has been decompressed and compared.
     pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
         if self.shrinks(plain) && self.compress(plain) {
@@ -48,6 +53,11 @@ impl Scratch {
         } else {
             (Codec::Raw, plain)
         }
+    }
+
+    /// Whether it may compress well among others.
+    pub(crate) fn may_shrink(&mut self, plain: &[u8]) -> bool {
+        plain.len() < SAMPLED_FROM || self.shrinks(plain)
     }
 
     /// Compresses three small samples; random bytes, media and archives show here at a hundredth of the cost.

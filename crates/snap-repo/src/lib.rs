@@ -27,11 +27,11 @@ mod uploader;
 mod verify;
 mod writer;
 
-pub use blob_reader::BlobReader;
+pub use blob_reader::{BlobReader, EachBlob};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use error::{Finding, FindingCode, RepoError};
-pub use index::{Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest};
+pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
 pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;

@@ -124,7 +124,8 @@ pub fn backup_in_packs(
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
-    let writer_options = WriterOptions { pack_target, ..writer_options(&writing, context) };
+    let writer_options =
+        WriterOptions { pack_target, level: options.level, ..writer_options(&writing, context) };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
     let trees_name = cache_name(&options.dataset, &options.host);
     let cached = cache.and_then(|cache| CachedTrees::load(cache, &trees_name));

@@ -121,7 +121,14 @@ impl Forger {
             let ad = [&self.repository.0[..], &[kind.code()], &id.0, &[0], &plain_len.to_le_bytes()].concat();
             key.seal_into(&ad, plain, &mut out).unwrap();
             let stored_len = plain_len + 40;
-            table.push(BlobEntry { id: *id, stored_len, plain_len, codec: Codec::Raw, run_key: 0 });
+            table.push(BlobEntry {
+                id: *id,
+                stored_len,
+                plain_len,
+                codec: Codec::Raw,
+                grouped: false,
+                run_key: 0,
+            });
         }
         let header = PackHeader {
             domain: domain.to_owned(),

@@ -195,8 +195,11 @@ fn packs_and_index(seeds: &mut Seeds) {
         stored_len,
         plain_len,
         codec,
+        grouped: false,
         run_key: n % 2,
     };
+    let member =
+        |n, stored_len| BlobEntry { grouped: true, run_key: 1, ..blob(n, Codec::Zstd, stored_len, 9) };
     let run_key = |n| RunKeyEntry { epoch: EpochId([n; 16]), sealed: [n; 80] };
     let header = PackHeader {
         domain: "main".into(),
@@ -219,6 +222,14 @@ fn packs_and_index(seeds: &mut Seeds) {
     seeds.add("pack_header", "refused-run-key-that-is-not-there", with(|h| h.run_keys.truncate(1)));
     seeds.add("pack_header", "refused-raw-of-another-length", with(|h| h.blobs[0].plain_len = 99));
     seeds.add("pack_header", "refused-shorter-than-a-seal", with(|h| h.blobs[1].stored_len = 39));
+    let groups =
+        |h: &mut PackHeader| h.blobs.extend([member(7, 60), member(8, 0), member(9, 0), member(10, 50)]);
+    let mut grouped = header.clone();
+    groups(&mut grouped);
+    seeds.add("pack_header", "valid-groups", grouped.encode());
+    grouped.blobs[4].run_key = 0;
+    seeds.add("pack_header", "refused-group-of-two-run-keys", grouped.encode());
+    seeds.add("pack_header", "refused-group-without-a-beginning", with(|h| h.blobs[2].stored_len = 0));
     seeds.add("pack_header", "refused-pack-too-large", with(|h| h.blobs[1].stored_len = 80 << 20));
 
     let PackHeader { domain, run_keys, blobs, .. } = header;
