@@ -25,6 +25,7 @@ mod slots;
 mod snapshots;
 mod uploader;
 mod verify;
+mod whole_pack;
 mod writer;
 
 pub use blob_reader::{BlobReader, EachBlob};
@@ -39,6 +40,7 @@ pub use parallel::for_each_parallel;
 pub use slots::{NewSlot, SlotInfo};
 pub use snapshots::{RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
+pub use whole_pack::TreePack;
 pub use writer::{IndexFlushed, NewSnapshot, Writer, WriterOptions, WriterStats};
 
 /// One word for the result of everything here.
