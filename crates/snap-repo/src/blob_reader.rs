@@ -50,8 +50,21 @@ impl BlobReader {
         &self.repository
     }
 
-    /// Reads a blob from the first of its places that gives it back whole.
+    /// Reads a blob from the first of its places that gives it back whole, into `out`, whose former content goes.
     pub fn read(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.clear();
+        self.read_onto(domain, kind, id, scratch, out)
+    }
+
+    /// As [`BlobReader::read`], behind what is in `out`; on failure `out` is as it was.
+    pub fn read_onto(
         &self,
         domain: &DomainKeys,
         kind: BlobKind,
@@ -136,7 +149,8 @@ impl BlobReader {
         })
     }
 
-    /// Opens a sealed blob that the caller fetched from `place`. Damage is named by pack and blob.
+    /// Opens a sealed blob that the caller fetched from `place`, behind what is in `out`; on failure `out` is as it was. Damage
+    /// is named by pack and blob.
     #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
     pub fn open_sealed(
         &self,
@@ -158,13 +172,14 @@ impl BlobReader {
         let key =
             self.repository.run_key(&place.run_key).ok_or_else(|| damaged("its run key does not open"))?;
         let ad = blob_ad(self.repository.id(), kind, id, place.codec, place.plain_len);
+        let start = out.len();
         let mut opened = std::mem::take(&mut scratch.opened);
         let outcome = key
             .open_into(&ad, sealed, &mut opened)
             .map_err(|_| damaged("it does not authenticate"))
             .and_then(|()| {
                 scratch
-                    .unpack(place.codec, &mut opened, place.plain_len as usize, out)
+                    .unpack(place.codec, &opened, place.plain_len as usize, out)
                     .map_err(|error| damaged(&error.to_string()))
             });
         scratch.opened = opened;
@@ -173,9 +188,10 @@ impl BlobReader {
             BlobKind::Data => &domain.data_id,
             BlobKind::Tree => &domain.tree_id,
         };
-        if id_key.id(out) == id.0 {
+        if id_key.id(&out[start..]) == id.0 {
             return Ok(());
         }
+        out.truncate(start);
         let object = object_name(Area::Packs, &place.pack_id).to_string();
         let why = "its plaintext does not have its id: whoever wrote it lied";
         Err(RepoError::from(Finding::new(FindingCode::Forged, object, why).blob(*id)))

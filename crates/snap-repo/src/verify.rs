@@ -158,6 +158,7 @@ impl BlobReader {
                 run_key: pack.run_keys[usize::from(blob.run_key)],
             };
             let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
+            plain.clear();
             match self.open_sealed(domain, pack.kind, &blob.id, &place, sealed, scratch, plain) {
                 Ok(()) => {
                     report.blobs += 1;

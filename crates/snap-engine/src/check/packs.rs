@@ -125,6 +125,7 @@ impl PackCheck<'_> {
                 let opens = bytes.get(offset as usize..end as usize).is_some_and(|sealed| {
                     let Worker { scratch, plain, .. } = &mut *worker;
                     let reader = self.reader;
+                    plain.clear();
                     reader.open_sealed(&domain, pack.kind, &blob.id, &place, sealed, scratch, plain).is_ok()
                 });
                 if !opens {

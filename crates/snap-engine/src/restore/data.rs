@@ -263,6 +263,7 @@ impl Data<'_, '_> {
                 let sealed = &buffers.sealed[at..at + wanted.place.stored_len as usize];
                 let (domain, kind) = (self.restore.browser.domain(), BlobKind::Data);
                 let Buffers { plain, scratch, .. } = buffers;
+                plain.clear();
                 reader.open_sealed(domain, kind, &wanted.id, &wanted.place, sealed, scratch, plain).is_ok()
             };
             if !opened && let Err(error) = self.read_elsewhere(wanted, buffers) {
