@@ -155,7 +155,7 @@ impl App {
         }
     }
 
-    fn memory_bytes(&self) -> Result<u64, Failure> {
+    pub fn memory_bytes(&self) -> Result<u64, Failure> {
         let bytes = match (self.global.memory, self.env.text("SNAP_MEMORY")) {
             (Some(Size(bytes)), _) => bytes,
             (None, Some(text)) => {

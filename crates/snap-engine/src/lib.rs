@@ -1,7 +1,7 @@
 //! The verbs: back up, restore, check, look. They join a source with a repository and know neither terminals nor clocks.
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
-//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring.
+//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
@@ -14,6 +14,7 @@ pub mod browse;
 pub mod check;
 mod context;
 mod error;
+pub mod read_ahead;
 pub mod restore;
 mod select;
 mod stats;

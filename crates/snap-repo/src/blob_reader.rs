@@ -63,8 +63,21 @@ impl BlobReader {
         &self.repository
     }
 
-    /// Reads a blob from the first of its places that gives it back whole.
+    /// Reads a blob from the first of its places that gives it back whole, into `out`, whose former content goes.
     pub fn read(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.clear();
+        self.read_onto(domain, kind, id, scratch, out)
+    }
+
+    /// As [`BlobReader::read`], behind what is in `out`; on failure `out` is as it was.
+    pub fn read_onto(
         &self,
         domain: &DomainKeys,
         kind: BlobKind,
@@ -110,7 +123,6 @@ impl BlobReader {
                 plain
             }
         };
-        out.clear();
         out.extend_from_slice(self.member(domain, id, place, &plain)?);
         Ok(())
     }
@@ -182,8 +194,9 @@ impl BlobReader {
         })
     }
 
-    /// Opens the sealed unit that the caller fetched from `place`: `out` gets the plaintext of the blob `id`, or of the group
-    /// that it is a member of, authenticated, but not hashed yet: [`BlobReader::member`] does that. Damage is named by pack and blob.
+    /// Opens the sealed unit that the caller fetched from `place`: `out` gets, behind what is in it, the plaintext of the blob
+    /// `id`, or of the group that it is a member of, authenticated, but not hashed yet: [`BlobReader::member`] does that.
+    /// Damage is named by pack and blob; `out` is as it was then.
     pub fn open_unit(
         &self,
         kind: BlobKind,
@@ -205,7 +218,7 @@ impl BlobReader {
         let mut opened = std::mem::take(&mut scratch.opened);
         let outcome = match key.open_into(&ad, sealed, &mut opened) {
             Ok(()) => scratch
-                .unpack(place.codec, &mut opened, place.unit_len() as usize, out)
+                .unpack(place.codec, &opened, place.unit_len() as usize, out)
                 .or_else(|error| damaged(&error.to_string())),
             Err(_) => damaged("it does not authenticate"),
         };
@@ -250,6 +263,7 @@ impl BlobReader {
             let mut outcome = Ok(());
             if opened_at != Some(start) {
                 opened_at = None;
+                plain.clear();
                 outcome = match bytes.get(start..start + place.stored_len as usize) {
                     Some(sealed) => self.open_unit(pack.kind, &blob.id, &place, sealed, scratch, plain),
                     None => Err(damaged(FindingCode::Corrupt, &blob.id, &place, "the pack ends before it")),
@@ -263,7 +277,8 @@ impl BlobReader {
         Ok(())
     }
 
-    /// Opens a sealed blob that the caller fetched from `place`. Damage is named by pack and blob.
+    /// Opens a sealed blob that the caller fetched from `place`, behind what is in `out`; on failure `out` is as it was. Damage
+    /// is named by pack and blob.
     #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
     pub fn open_sealed(
         &self,
@@ -275,13 +290,15 @@ impl BlobReader {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        let start = out.len();
         self.open_unit(kind, id, place, sealed, scratch, out)?;
-        self.member(domain, id, place, out)?;
-        if place.group.is_some() {
-            let range = place.within();
-            out.truncate(range.end);
-            out.drain(..range.start);
+        if let Err(error) = self.member(domain, id, place, &out[start..]) {
+            out.truncate(start);
+            return Err(error);
         }
+        let within = place.within();
+        out.truncate(start + within.end);
+        out.drain(start..start + within.start);
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! Packs of trees read whole: whoever wants most of the trees in a pack gets them in one request.
 
 use snap_backend::{BackendError, Bytes, ErrorKind, Operation};
-use snap_format::{BlobId, BlobKind, PackHeader, limits};
+use snap_format::{BlobId, BlobKind, limits};
 
 use crate::pack::parse_pack;
-use crate::{Area, BlobReader, DomainKeys, Located, RepoError, Result, Scratch, object_name};
+use crate::{Area, BlobReader, DomainKeys, Located, RepoError, Result, Scratch, object_name, pack_places};
 
 /// A pack of trees in memory, its header verified.
 #[derive(Debug)]
@@ -47,20 +47,7 @@ impl BlobReader {
         if found.kind != BlobKind::Tree || found.domain != domain.name {
             return Err(damaged("it does not hold trees of the domain that the index names"));
         }
-        let mut trees = Vec::with_capacity(found.blobs.len());
-        for (offset, blob) in PackHeader::offsets(&found.blobs) {
-            let place = Located {
-                pack,
-                pack_id: id,
-                kind: found.kind,
-                offset,
-                stored_len: blob.stored_len,
-                plain_len: blob.plain_len,
-                codec: blob.codec,
-                run_key: found.run_keys[usize::from(blob.run_key)],
-            };
-            trees.push((blob.id, place));
-        }
+        let trees = pack_places(&found).map(|(blob, place)| (blob.id, Located { pack, ..place })).collect();
         Ok(TreePack { bytes, trees })
     }
 

@@ -269,6 +269,7 @@ impl Data<'_, '_> {
             let opened = fetched && {
                 let sealed = &buffers.sealed[(place.offset - start) as usize..][..place.stored_len as usize];
                 let Buffers { plain, scratch, .. } = buffers;
+                plain.clear();
                 reader.open_unit(BlobKind::Data, &unit[0].id, place, sealed, scratch, plain).is_ok()
             };
             for wanted in unit {
