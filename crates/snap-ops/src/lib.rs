@@ -1,7 +1,8 @@
 //! What is to be protected, where to, and whether that is enough.
 //!
 //! [`Config`] is a judged `snap.toml`: datasets with their objectives and [`Retention`], the copies with their keys.
-//! [`ResolvedCopies`] are those that a run is about.
+//! [`ResolvedCopies`] are those that a run is about. [`policy::judge`] says of a dataset how many copies hold its newest
+//! snapshot and what they have in common; [`policy::Machine`] gathers what is judged by.
 //!
 //! ```
 //! use snap_ops::Config;
@@ -23,6 +24,7 @@ mod config;
 mod copies;
 mod interval;
 mod names;
+pub mod policy;
 mod retention;
 mod secret;
 
