@@ -150,13 +150,14 @@ impl PolicyFinding {
     /// In a sentence.
     pub fn message(&self) -> String {
         match self.code {
-            PolicyCode::FewCopies => match &self.copies[..] {
-                [] => "no copy holds it".to_owned(),
-                [one] => format!(
-                    "only the copy {one} holds its newest snapshot: 3-2-1 wants two beside the source"
-                ),
-                _ => "too few copies hold its newest snapshot".to_owned(),
-            },
+            PolicyCode::FewCopies if self.copies.is_empty() => {
+                "no copy that answers holds a snapshot of it: 3-2-1 wants two".to_owned()
+            }
+            // One, since two are enough.
+            PolicyCode::FewCopies => format!(
+                "only the copy {} holds its newest snapshot: 3-2-1 wants two beside the source",
+                self.copies.join(", ")
+            ),
             PolicyCode::OneMedium => {
                 "source and copies are on one kind of medium: 3-2-1 wants two".to_owned()
             }
