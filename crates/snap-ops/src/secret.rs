@@ -142,7 +142,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 /// What the credentials of a kind of store are called in `snap.toml`, and the variables that they stand for.
-const KINDS: &[(&str, &[(&str, &str)])] = &[
+pub(crate) const KINDS: &[(&str, &[(&str, &str)])] = &[
     (
         "s3",
         &[

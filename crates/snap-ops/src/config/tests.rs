@@ -214,6 +214,50 @@ fn all_that_is_wrong_is_told_at_once_and_in_order() {
     assert!(error.to_string().contains("\n/etc/snap/snap.toml:2: "), "{error}");
 }
 
+const GUIDE: &str = include_str!("../../../../docs/guide/config.md");
+
+#[test]
+fn the_example_of_the_guide_parses() {
+    let blocks: Vec<_> =
+        GUIDE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 1);
+    let config = parse(blocks[0]);
+    assert_eq!((config.copies.len(), config.datasets.len(), config.apps.len()), (2, 2, 1));
+}
+
+#[test]
+fn the_guide_has_every_key_and_no_other() {
+    // The parser itself says what it knows.
+    let known = |table: &str| -> Vec<String> {
+        let found = problems(&format!("{table}\nno-such-key = 1\n"));
+        let list = found[0].split("; known are ").nth(1).unwrap_or_else(|| panic!("{found:?}"));
+        list.split(", ").map(str::to_owned).collect()
+    };
+    let section = |heading: &str| {
+        let text = GUIDE.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        // The first table of the section: the names in its first column.
+        let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let first = |row: &str| row.split('|').nth(1).unwrap_or_default().to_owned();
+        rows.flat_map(|row| first(row).split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = |tables: &[&str]| tables.iter().flat_map(|it| known(it)).collect();
+    assert_eq!(
+        section("Repository and copies"),
+        all(&["[repository]", "[[repository.copies]]\nname = \"a\""])
+    );
+    assert_eq!(section("Datasets"), all(&["[dataset.a]"]));
+    assert_eq!(section("Applications and alerts"), all(&["[app.a]\ndatasets = []", "[alerts]"]));
+    for key in known("[dataset.a]\n[dataset.a.retention]") {
+        assert!(GUIDE.contains(&format!("`{key}`")), "{key}");
+    }
+    for (scheme, names) in crate::secret::KINDS {
+        let row = GUIDE.lines().find(|line| line.starts_with(&format!("| `{scheme}://` |"))).unwrap();
+        assert!(names.iter().all(|(name, _)| row.contains(&format!("`{name}`"))), "{scheme}");
+    }
+}
+
 #[test]
 fn errors_repeat_no_value() {
     for text in [
