@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod conditions;
+mod config;
 mod golden;
 mod heal;
 mod kill;
 mod lab;
+mod policy;
 mod roles;

@@ -5,6 +5,7 @@ use std::error::Error;
 use snap_backend::{BackendError, ErrorKind, Operation};
 use snap_crypto::CryptoError;
 use snap_engine::EngineError;
+use snap_ops::{ConfigError, SecretError};
 use snap_repo::{RepoError, parse_object_name};
 
 /// Exit codes; they are API.
@@ -19,7 +20,7 @@ pub enum Exit {
     Usage = 2,
     /// Done, but some source entries could not be read.
     Incomplete = 3,
-    /// Damage was found.
+    /// Damage was found, or a finding of `policy --check`.
     Damage = 4,
     /// There is no repository.
     NoRepository = 10,
@@ -130,6 +131,22 @@ impl From<CryptoError> for Failure {
     fn from(error: CryptoError) -> Self {
         let verdict = judge_crypto(error);
         Self::of(&error, verdict)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::Unreadable { .. } => "check the path; `snap config init` writes an example",
+            ConfigError::Invalid { .. } => "correct it, or name another file: --config or SNAP_CONFIG",
+        };
+        Self::of(&error, (Exit::Usage, Some(hint)))
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        Self::of(&error, (Exit::Failed, Some("snap.toml says that credentials are there")))
     }
 }
 

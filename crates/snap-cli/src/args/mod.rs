@@ -4,6 +4,7 @@
 //! that is decided in `keys`.
 
 mod backup;
+mod config;
 mod key;
 mod look;
 mod restore;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
+pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use restore::RestoreArgs;
@@ -23,7 +25,7 @@ use values::Size;
 const AFTER_HELP: &str = "\
 Exit codes:
   0 done   1 failed   2 usage   3 done, but some source entries could not be read
-  4 damage was found   10 no repository there   12 wrong key, or a role that may not
+  4 damage, or a finding of policy --check   10 no repository there   12 wrong key, or a role that may not
   130 interrupted   143 terminated
 
 Examples:
@@ -54,6 +56,14 @@ pub struct GlobalArgs {
     /// Directory or URI of the repository [env: SNAP_REPO] [default: one in your data directory].
     #[arg(short, long, global = true, value_name = "PATH|URI", value_hint = ValueHint::DirPath)]
     pub repo: Option<OsString>,
+
+    /// The configuration [env: SNAP_CONFIG] [default: ./snap.toml, else the user's, else /etc/snap/snap.toml].
+    #[arg(short, long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Use this one of the configured copies [default: the first].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub copy: Option<String>,
 
     /// Open with this key file, for unattended runs [env: SNAP_KEY_FILE].
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key")]
@@ -134,6 +144,10 @@ Examples:
     Check(CheckArgs),
     /// List, add and remove the keys of the repository.
     Key(KeyArgs),
+    /// State for each dataset how many copies there are, and whether they are apart.
+    Policy(PolicyArgs),
+    /// Check, show or begin the configuration.
+    Config(ConfigArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "\
 Examples:
@@ -182,9 +196,16 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
             Self::Key(args) => args.command.name(),
+            Self::Policy(_) => "policy",
+            Self::Config(args) => args.command.name(),
             Self::Completions { .. } => "completions",
             Self::Man(_) => "man",
         }
+    }
+
+    /// Whether the command reads stored data, so that a key which may is preferred.
+    pub const fn reads_content(&self) -> bool {
+        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Check(_))
     }
 
     /// Whether the command prints something other than events on standard output, so that `--json` has no room there.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use snap_ops::{DATASET_RULE, is_dataset_name};
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,24 +122,9 @@ pub fn snapshot_path() -> impl TypedValueParser<Value = SnapshotPath> {
     OsStringValueParser::new().try_map(SnapshotPath::parse)
 }
 
-/// Whether a dataset may have this name: `[a-z][a-z0-9_-]*`, not `latest`, not eight or more hexadecimal digits, since
-/// those name snapshots.
-pub fn is_dataset(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
-    let looks_like_id = name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
-        && name.bytes().all(plain)
-        && name != "latest"
-        && !looks_like_id
-}
-
 /// For clap.
 pub fn dataset(name: &str) -> Result<String, String> {
-    if is_dataset(name) {
-        return Ok(name.to_owned());
-    }
-    Err("a dataset name is a-z, then a-z, 0-9, _ or -; not `latest`, and not eight or more hexadecimal digits"
-        .to_owned())
+    if is_dataset_name(name) { Ok(name.to_owned()) } else { Err(DATASET_RULE.to_owned()) }
 }
 
 /// The dataset of a stream called `name`, if none is given.
@@ -149,7 +135,7 @@ pub fn dataset_of_stream(name: &str) -> String {
     };
     let reduced: String = name.chars().map(reduce).collect();
     let reduced = reduced.trim_matches('-');
-    if is_dataset(reduced) { reduced.to_owned() } else { "stdin".to_owned() }
+    if is_dataset_name(reduced) { reduced.to_owned() } else { "stdin".to_owned() }
 }
 
 /// For clap.
@@ -245,16 +231,6 @@ mod tests {
         assert!(parse(":/etc").is_err() && parse("").is_err() && parse("latest:/a/../b").is_err());
         let odd = SnapshotPath::parse(OsString::from_vec(b"latest:/\xff".to_vec())).unwrap();
         assert_eq!(odd.path.unwrap(), b"/\xff");
-    }
-
-    #[test]
-    fn dataset_names() {
-        for good in ["files", "orders-2", "a", "a_b", "deadbee", "deadbeefs", "latest-one"] {
-            assert!(is_dataset(good), "{good}");
-        }
-        for bad in ["", "Files", "2orders", "-a", "a.b", "a b", "latest", "deadbeef", "abcdef0123", "é"] {
-            assert!(!is_dataset(bad), "{bad}");
-        }
     }
 
     #[test]

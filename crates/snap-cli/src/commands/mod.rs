@@ -4,10 +4,12 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod config;
 mod init;
 mod key;
 mod ls;
 mod man;
+mod policy;
 mod restore;
 mod snapshots;
 mod stats;
@@ -66,6 +68,8 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Restore(args) => restore::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Key(args) => key::run(app, args.command),
+        Command::Policy(args) => policy::run(app, &args),
+        Command::Config(args) => config::run(app, &args.command),
         Command::Completions { shell } => completions::run(app, shell),
         Command::Man(args) => man::run(app, &args),
     }
