@@ -7,6 +7,7 @@ mod backup;
 mod key;
 mod look;
 mod restore;
+mod retention;
 pub mod values;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub use backup::BackupArgs;
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use restore::RestoreArgs;
+pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
 
 const AFTER_HELP: &str = "\
@@ -132,6 +134,12 @@ Examples:
     Restore(Box<RestoreArgs>),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Drop snapshots, by a policy or by name.
+    Forget(Box<ForgetArgs>),
+    /// Keep snapshots from being forgotten.
+    Pin(PinArgs),
+    /// Change the tags of snapshots.
+    Tag(TagArgs),
     /// List, add and remove the keys of the repository.
     Key(KeyArgs),
     /// Print a completion script for a shell.
@@ -181,6 +189,9 @@ impl Command {
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Forget(_) => "forget",
+            Self::Pin(_) => "pin",
+            Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
             Self::Completions { .. } => "completions",
             Self::Man(_) => "man",
