@@ -6,4 +6,5 @@ mod golden;
 mod heal;
 mod kill;
 mod lab;
+mod retention;
 mod roles;

@@ -379,6 +379,13 @@ fn whatever_another_slot_signs() {
     let times = (0..40).map(|hour| BEGIN + hour * HOUR + 1).chain((0..40).map(|number| LAST + number));
     let times: Vec<i64> = times.collect();
     survives(OWNER, |backend| forge(backend, BACKUP, times.iter().copied()));
+    survives(OWNER, |backend| {
+        // With patience, and times that fit.
+        for hour in 1..60 {
+            backend.advance(Duration::from_secs(HOUR as u64));
+            forge(backend, BACKUP, [LAST + hour * HOUR]);
+        }
+    });
     survives(BACKUP, |backend| {
         // Whoever may add keys may do worse, but a second machine is not an owner.
         let second = Repository::open(Arc::new(backend.clone()), &key(OWNER)).unwrap();
