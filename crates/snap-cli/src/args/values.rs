@@ -276,9 +276,9 @@ mod tests {
     #[test]
     fn ends() {
         let at = |secs| Ok(Until::At(Time::new(secs, 0)));
-        assert_eq!("2037-01-31".parse(), at(2_116_367_999)); // date -u -d '2037-01-31 23:59:59' +%s
-        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_116_324_800));
-        assert_eq!("2037-01-31T12:00:00+02:00".parse(), at(2_116_317_600));
+        assert_eq!("2037-01-31".parse(), at(2_117_059_199)); // date -u -d '2037-01-31 23:59:59' +%s
+        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_117_016_000));
+        assert_eq!("2037-01-31T12:00:00+02:00".parse(), at(2_117_008_800));
         assert_eq!("2d".parse::<Until>().map(|until| until.time(Time::new(5, 6))), Ok(Time::new(172_805, 6)));
         for bad in ["", "tomorrow", "2037-02-30", "2037-01-31 12:00", "12:00", "2d ago"] {
             assert!(bad.parse::<Until>().is_err(), "{bad}");
