@@ -8,4 +8,5 @@ mod heal;
 mod kill;
 mod lab;
 mod policy;
+mod retention;
 mod roles;

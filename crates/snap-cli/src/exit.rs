@@ -166,6 +166,12 @@ fn judge_engine(error: &EngineError) -> Verdict {
         EngineError::SeveralGroups { .. } => {
             (Exit::Usage, Some("choose with --dataset or --host, or give the id of a snapshot"))
         }
+        EngineError::KeepsNothing(_) => {
+            (Exit::Failed, Some("nothing was forgotten; to forget all of a group, name its snapshots"))
+        }
+        EngineError::Pinned(_) => {
+            (Exit::Failed, Some("nothing was forgotten; `snap pin --remove SNAPSHOT` takes the pin away"))
+        }
         EngineError::NoPath { .. } => (Exit::Failed, Some("`snap ls SNAPSHOT` lists the paths in it")),
         EngineError::Usage(_) => (Exit::Usage, Some("add --help to the command to see what it takes")),
         EngineError::Interrupted => (Exit::Interrupted, Some(AGAIN)),
@@ -315,6 +321,8 @@ mod tests {
             (EngineError::NoSource("x".into()), 1),
             (EngineError::Command("x".into()), 1),
             (EngineError::Refused("x".into()), 1),
+            (EngineError::KeepsNothing("x".into()), 1),
+            (EngineError::Pinned("x".into()), 1),
             (EngineError::Interrupted, 130),
         ];
         for (error, code) in cases {

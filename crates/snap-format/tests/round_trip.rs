@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
     EpochKeys, FormatError, HEAD_LEN, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
-    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Record, RepoId, Role, RunKeyEntry,
-    SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr, decode_key_file,
-    decode_recovery_key, encode_key_file, encode_recovery_key, limits, padme,
+    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role,
+    RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr,
+    decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key, limits, padme,
 };
 
 /// Numbers of every length that CBOR has.
@@ -347,6 +347,25 @@ proptest! {
         let record = Record { kind: "forget".into(), time, body: Record::forget_body(&ids) };
         prop_assert_eq!(record.forgotten(), Ok(ids));
         prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
+    }
+
+    #[test]
+    fn records_about_snapshots(
+        ids in vec(object_id(), 0..4),
+        reason in text(),
+        until in option::of(time()),
+        tags in vec(text(), 0..4),
+    ) {
+        let bodies = [
+            RecordBody::Forget(ids.clone()),
+            RecordBody::Pin(ids.clone(), Pin { reason, until }),
+            RecordBody::Unpin(ids.clone()),
+            RecordBody::Tag(ids, tags),
+        ];
+        for body in bodies {
+            prop_assert!(RecordBody::is_owners(body.kind()));
+            prop_assert_eq!(RecordBody::decode(body.kind(), &body.encode()), Ok(Some(body)));
+        }
     }
 
     #[test]

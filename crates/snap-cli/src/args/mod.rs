@@ -8,6 +8,7 @@ mod config;
 mod key;
 mod look;
 mod restore;
+mod retention;
 pub mod values;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use restore::RestoreArgs;
+pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
 
 const AFTER_HELP: &str = "\
@@ -142,6 +144,12 @@ Examples:
     Restore(Box<RestoreArgs>),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Drop snapshots, by a policy or by name.
+    Forget(Box<ForgetArgs>),
+    /// Keep snapshots from being forgotten.
+    Pin(PinArgs),
+    /// Change the tags of snapshots.
+    Tag(TagArgs),
     /// List, add and remove the keys of the repository.
     Key(KeyArgs),
     /// State for each dataset how many copies there are, and whether they are apart.
@@ -195,6 +203,9 @@ impl Command {
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Forget(_) => "forget",
+            Self::Pin(_) => "pin",
+            Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
             Self::Policy(_) => "policy",
             Self::Config(args) => args.command.name(),

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use snap_ops::{DATASET_RULE, is_dataset_name};
+use snap_engine::retention::Span;
+use snap_format::Time;
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,44 @@ impl FromStr for Subset {
             Ok(Size(bytes)) if bytes > 0 => Ok(Self::Bytes(bytes)),
             _ => Err("a subset is N/M, P% or a size, such as 3/30, 2% or 10GiB".to_owned()),
         }
+    }
+}
+
+/// When something ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// At a time.
+    At(Time),
+    /// So long from now.
+    For(Span),
+}
+
+impl Until {
+    /// The time that it means.
+    pub fn time(self, now: Time) -> Time {
+        match self {
+            Self::At(time) => time,
+            Self::For(span) => span.after(now),
+        }
+    }
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(span) = text.parse() {
+            return Ok(Self::For(span));
+        }
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::At(Time::new(time.as_second(), 0)));
+        }
+        let end = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2037-01-31".len());
+        let end = end.and_then(|date| date.at(23, 59, 59, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
+        end.map(|end| Self::At(Time::new(end.timestamp().as_second(), 0))).ok_or_else(|| {
+            "a day such as 2037-01-31, a time such as 2037-01-31T12:00:00Z, or a duration such as 90d or 1y6m"
+                .to_owned()
+        })
     }
 }
 
@@ -216,6 +256,18 @@ mod tests {
         assert_eq!("10GiB".parse(), Ok(Subset::Bytes(10 << 30)));
         for bad in ["0/3", "4/3", "1/", "0%", "101%", "NaN%", "-1%", "0", "x"] {
             assert!(bad.parse::<Subset>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ends() {
+        let at = |secs| Ok(Until::At(Time::new(secs, 0)));
+        assert_eq!("2037-01-31".parse(), at(2_117_059_199)); // date -u -d '2037-01-31 23:59:59' +%s
+        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_117_016_000));
+        assert_eq!("2037-01-31T12:00:00+02:00".parse(), at(2_117_008_800));
+        assert_eq!("2d".parse::<Until>().map(|until| until.time(Time::new(5, 6))), Ok(Time::new(172_805, 6)));
+        for bad in ["", "tomorrow", "2037-02-30", "2037-01-31 12:00", "12:00", "2d ago"] {
+            assert!(bad.parse::<Until>().is_err(), "{bad}");
         }
     }
 

@@ -275,10 +275,12 @@ struct History {
 impl History {
     fn find(repository: &Repository, snapshots: &[Snapshot], dataset: &str, host: &str) -> Self {
         let keyring = repository.keyring();
-        let same: Vec<&Snapshot> = snapshots
+        let mut same: Vec<&Snapshot> = snapshots
             .iter()
             .filter(|snapshot| snapshot.envelope.dataset == dataset && snapshot.envelope.host == host)
             .collect();
+        // As for `latest`: what lies ahead is not what came before while another is there.
+        same.sort_by_key(|snapshot| !snapshot.is_from_the_future());
         let previous =
             same.iter().rev().find(|snapshot| snapshot.slot == keyring.slot()).map(|snapshot| snapshot.id);
         let own_domain =

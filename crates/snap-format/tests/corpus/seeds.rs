@@ -3,8 +3,8 @@
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
     EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node, NodeKind, ObjectId,
-    ObjectKind, ObjectMetadata, PackHeader, Record, RepoId, Role, RunKeyEntry, Slot, SlotDetails, SlotId,
-    SlotKind, Summary, Time, TreeBlob, Xattr, encode_key_file, encode_recovery_key,
+    ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role, RunKeyEntry, Slot,
+    SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr, encode_key_file, encode_recovery_key,
 };
 
 /// A sample of the corpus.
@@ -445,6 +445,14 @@ fn records(seeds: &mut Seeds) {
         "valid-forget-of-something-else",
         record("forget", map(&[(0, array(&[uint(1)]))])).encode(),
     );
+    let typed = |body: RecordBody| record(body.kind(), body.encode()).encode();
+    let pin = |reason: &str, until| RecordBody::Pin(ids.to_vec(), Pin { reason: reason.into(), until });
+    seeds.add("record", "valid-pin", typed(pin("before the migration", Some(Time::new(9, 1)))));
+    seeds.add("record", "valid-pin-without-reason-and-end", typed(pin("", None)));
+    seeds.add("record", "valid-pin-of-something-else", record("pin", map(&[(1, uint(1))])).encode());
+    seeds.add("record", "valid-unpin", typed(RecordBody::Unpin(ids.to_vec())));
+    seeds.add("record", "valid-tag", typed(RecordBody::Tag(ids.to_vec(), vec!["a".into(), String::new()])));
+    seeds.add("record", "valid-tag-none", typed(RecordBody::Tag(ids.to_vec(), vec![])));
     seeds.add("record", "valid-unknown-type", record("", map(&[])).encode());
     seeds.add("record", "refused-body-that-is-no-map", record("check", uint(1)).encode());
 
