@@ -4,6 +4,7 @@
 mod conditions;
 mod golden;
 mod heal;
+mod keys;
 mod kill;
 mod lab;
 mod roles;

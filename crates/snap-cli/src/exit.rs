@@ -186,7 +186,7 @@ fn judge_repo(error: &RepoError) -> Verdict {
         RepoError::Damaged(_) => (Exit::Damage, Some("`snap check` lists all damage and what it touches")),
         RepoError::Newer { .. } => (Exit::Failed, Some("upgrade snap on this machine")),
         RepoError::Crypto(error) => judge_crypto(*error),
-        RepoError::Overtaken => (Exit::Failed, Some(AGAIN)),
+        RepoError::Overtaken | RepoError::KeysChanged => (Exit::Failed, Some(AGAIN)),
         _ => (Exit::Failed, None),
     }
 }
@@ -268,6 +268,7 @@ mod tests {
             (RepoError::Counterfeit("x".into()), 12),
             (damaged, 4),
             (RepoError::Overtaken, 1),
+            (RepoError::KeysChanged, 1),
             (RepoError::Refused("x".into()), 1),
             (backend(ErrorKind::Network, "config"), 1),
             (backend(ErrorKind::Timeout, "config"), 1),
