@@ -7,4 +7,5 @@ mod heal;
 mod keys;
 mod kill;
 mod lab;
+mod least;
 mod roles;

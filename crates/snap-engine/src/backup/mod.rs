@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use snap_chunker::CutKey;
@@ -126,6 +127,7 @@ pub fn backup_in_packs(
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
     let writer_options = WriterOptions { pack_target, ..writer_options(&writing, context) };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
+    note_unreadable_packs(&writer, context);
     let trees_name = cache_name(&options.dataset, &options.host);
     let cached = cache.and_then(|cache| CachedTrees::load(cache, &trees_name));
     let (parent, parent_root) = history.parent(repository, cached.as_ref());
@@ -186,6 +188,18 @@ pub fn backup_in_packs(
         context.observer.event(Event::Warning { text: &text });
     }
     Ok(report)
+}
+
+/// Nothing is lost by that, and nobody who may not read packs can do anything about it.
+fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
+    let count = writer.stats().unreadable_packs.load(Ordering::Relaxed);
+    if count > 0 {
+        let text = format!(
+            "packs in no index, left by interrupted runs of any key: {count}. These credentials may not read packs, so \
+             none is taken over; what an interrupted run of this key stored there is stored again"
+        );
+        context.note(b"", &text);
+    }
 }
 
 /// Memory goes to packs on their way, after what the workers need.
