@@ -209,7 +209,7 @@ fn judge_repo(error: &RepoError) -> Verdict {
         RepoError::Damaged(_) => (Exit::Damage, Some("`snap check` lists all damage and what it touches")),
         RepoError::Newer { .. } => (Exit::Failed, Some("upgrade snap on this machine")),
         RepoError::Crypto(error) => judge_crypto(*error),
-        RepoError::Overtaken => (Exit::Failed, Some(AGAIN)),
+        RepoError::Overtaken | RepoError::KeysChanged => (Exit::Failed, Some(AGAIN)),
         _ => (Exit::Failed, None),
     }
 }
@@ -235,9 +235,22 @@ fn judge_backend(error: &BackendError) -> Verdict {
             return (Exit::Usage, Some("--repo takes a directory or a URI such as s3://bucket/prefix"));
         }
         ErrorKind::NotFound => Some("is the disk still mounted, the bucket still there?"),
-        ErrorKind::Permission => {
-            Some("the store refuses: check the owner and mode of files, or the store's policy")
-        }
+        ErrorKind::Permission => Some(match error.operation() {
+            Operation::Get | Operation::GetRange | Operation::Stat => {
+                "the store does not let these credentials read: S3 wants s3:GetObject, and s3:ListBucket to tell a missing \
+                 object from a forbidden one; for files check owner and mode"
+            }
+            Operation::Put => {
+                "the store does not let these credentials write: S3 wants s3:PutObject; for files check owner and mode"
+            }
+            Operation::List => {
+                "the store does not let these credentials list: S3 wants s3:ListBucket; for files check owner and mode"
+            }
+            Operation::Delete => {
+                "the store does not let these credentials delete: S3 wants s3:DeleteObject; for files check owner and mode"
+            }
+            _ => "the store refuses: check the owner and mode of files, or the store's policy",
+        }),
         ErrorKind::Unauthenticated => {
             Some("set the store's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         }
@@ -291,6 +304,7 @@ mod tests {
             (RepoError::Counterfeit("x".into()), 12),
             (damaged, 4),
             (RepoError::Overtaken, 1),
+            (RepoError::KeysChanged, 1),
             (RepoError::Refused("x".into()), 1),
             (backend(ErrorKind::Network, "config"), 1),
             (backend(ErrorKind::Timeout, "config"), 1),

@@ -41,7 +41,7 @@ pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;
 pub use overlays::Overlays;
 pub use parallel::for_each_parallel;
-pub use slots::{NewSlot, SlotInfo};
+pub use slots::{KeyChange, NewSlot, SlotInfo};
 pub use snapshots::{RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;

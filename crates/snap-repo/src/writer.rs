@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use snap_backend::ErrorKind;
 use snap_crypto::SealKey;
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
@@ -47,6 +48,8 @@ pub struct WriterStats {
     pub packs: AtomicU64,
     /// Packs of an earlier, interrupted run that were taken over.
     pub adopted_packs: AtomicU64,
+    /// Packs that no index names and that the store does not let this run look into: their blobs are stored again.
+    pub unreadable_packs: AtomicU64,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -285,7 +288,8 @@ impl Writer {
     fn move_pack(&self, id: &ObjectId) -> Result<()> {
         let bytes = match self.repository.backend().get(&object_name(Area::Packs, id)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {
+            // Gone, or not for these credentials: the next run stores anew what this one cannot move.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Permission) => {
                 return Err(RepoError::Overtaken);
             }
             Err(error) => return Err(error.into()),
@@ -412,8 +416,13 @@ fn adopt(
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
+    let unreadable = &uploader.stats().unreadable_packs;
     for (id, size) in stored.iter().copied() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
+            continue;
+        }
+        if unreadable.load(Ordering::Relaxed) > 0 {
+            unreadable.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
@@ -424,6 +433,10 @@ fn adopt(
             }
             Ok(_) | Err(Ok(_)) => {}
             Err(Err(error)) if error.is_newer() => {}
+            // The least credentials of a backup slot do not read packs, and need not.
+            Err(Err(RepoError::Backend(error))) if error.kind() == ErrorKind::Permission => {
+                unreadable.fetch_add(1, Ordering::Relaxed);
+            }
             Err(Err(error)) => return Err(error),
         }
     }
@@ -441,11 +454,12 @@ fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
         match repository.backend().get(&name) {
             Ok(bytes) => match repository.parse_mark(&id, &bytes) {
                 Ok(mark) => marked.extend(mark.packs),
-                Err(RepoError::Damaged(_)) => {}
+                // One under keys that came after this run began cannot be read, and must not be passed over.
+                Err(RepoError::Damaged(_)) => repository.require_known_epoch(&bytes)?,
                 Err(error) => return Err(error),
             },
             // Marks go when their prune has ended.
-            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }

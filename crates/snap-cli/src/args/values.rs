@@ -5,9 +5,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use snap_ops::{DATASET_RULE, is_dataset_name};
 use snap_engine::retention::Span;
 use snap_format::Time;
+use snap_ops::{DATASET_RULE, is_dataset_name};
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use snap_chunker::CutKey;
 use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
@@ -129,6 +130,7 @@ pub fn backup_in_packs(
     let writer_options =
         WriterOptions { pack_target, level: options.level, ..writer_options(&writing, context) };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
+    note_unreadable_packs(&writer, context);
     let mut trees = Trees::open(cache, &cache_name(&options.dataset, &options.host), &writer);
     let (parent, parent_root) = history.parent(repository, trees.cached());
     trees.expect(parent_root, options.level);
@@ -186,6 +188,18 @@ fn keep_trees(trees: Trees, snapshot: ObjectId, root: BlobId, context: Context<'
         let text =
             format!("the local cache cannot be written ({error}); the next run reads more than it needs to");
         context.observer.event(Event::Warning { text: &text });
+    }
+}
+
+/// Nothing is lost by that, and nobody who may not read packs can do anything about it.
+fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
+    let count = writer.stats().unreadable_packs.load(Ordering::Relaxed);
+    if count > 0 {
+        let text = format!(
+            "packs in no index, left by interrupted runs of any key: {count}. These credentials may not read packs, so \
+             none is taken over; what an interrupted run of this key stored there is stored again"
+        );
+        context.note(b"", &text);
     }
 }
 
