@@ -60,6 +60,7 @@ impl BlobReader {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        out.clear();
         let start = place.offset as usize;
         let sealed = &pack.bytes[start..start + place.stored_len as usize];
         self.open_sealed(domain, BlobKind::Tree, id, place, sealed, scratch, out)
