@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use snap_format::{IndexedPack, ObjectId, PackHeader, RunKeyEntry};
+use snap_format::{IndexedPack, ObjectId, RunKeyEntry};
 
 use super::block::{Damaged, Page, Read};
-use super::entry::{Place, Record};
+use super::entry::{self, Place, Record};
 use super::pack_digest;
 use super::table::{Absorbed, Source};
 
@@ -67,8 +67,7 @@ impl Batch {
             keys.extend_from_slice(&pack.run_keys);
             // What is said twice has its blobs once.
             if is_first && let Some(places) = domains.get_mut(pack.domain.as_str()) {
-                let blobs = PackHeader::offsets(&pack.blobs);
-                places.extend(blobs.map(|(offset, blob)| Place::new(number as u32, offset, blob)));
+                places.extend(entry::places(number as u32, &pack.blobs));
             }
         }
         let mut domains: Vec<_> = domains.into_iter().collect();

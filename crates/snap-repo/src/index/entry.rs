@@ -1,7 +1,8 @@
 //! The lines of a table: blobs and packs, of fixed sizes.
 
-use snap_format::{BlobEntry, BlobId, BlobKind, Codec, ObjectId};
+use snap_format::{BlobEntry, BlobId, BlobKind, Codec, ObjectId, PackHeader, line_codec};
 
+use super::InGroup;
 use super::block::{Damaged, Read};
 
 /// A line that says where a blob lies. Lines are sorted by all of it, the id first.
@@ -10,55 +11,63 @@ pub(super) struct Place {
     pub(super) id: BlobId,
     /// Number of the pack, in the table or in the index.
     pub(super) pack: u32,
+    /// Of the sealed unit, as its length is.
     pub(super) offset: u32,
     pub(super) stored_len: u32,
     pub(super) plain_len: u32,
+    pub(super) group: Option<InGroup>,
     pub(super) codec: Codec,
     pub(super) run_key: u8,
 }
 
 /// Length of a line for a blob, bytes.
-pub(super) const PLACE_LEN: usize = 50;
+pub(super) const PLACE_LEN: usize = 58;
 
-impl Place {
-    /// `offset` is that of the blob in the pack.
-    pub(super) const fn new(pack: u32, offset: u64, blob: &BlobEntry) -> Self {
-        Self {
+/// Where the blobs of a blob table lie, in its order.
+pub(super) fn places(pack: u32, blobs: &[BlobEntry]) -> impl Iterator<Item = Place> {
+    PackHeader::units(blobs).flat_map(move |unit| {
+        let unit_len = unit.plain_len() as u32; // at most that of a blob: checked when tables are decoded
+        unit.members().map(move |(offset, blob)| Place {
             id: blob.id,
             pack,
-            offset: offset as u32, // packs are shorter than 4 GiB: checked when their tables are decoded
-            stored_len: blob.stored_len,
+            offset: unit.offset as u32, // packs are shorter than 4 GiB: checked, too
+            stored_len: unit.stored_len(),
             plain_len: blob.plain_len,
+            group: unit.is_group().then_some(InGroup { offset, plain_len: unit_len }),
             codec: blob.codec,
             run_key: blob.run_key,
-        }
-    }
+        })
+    })
+}
 
-    pub(super) const fn sort_key(&self) -> (BlobId, u32, u32) {
-        (self.id, self.pack, self.offset)
+impl Place {
+    /// What is equal in it is equal in all: a group may name a blob twice, and lie about one of them.
+    pub(super) fn sort_key(&self) -> (BlobId, u32, u32, u32, u32) {
+        (self.id, self.pack, self.offset, self.group.map_or(0, |group| group.offset), self.plain_len)
     }
 
     pub(super) fn encode(&self) -> [u8; PLACE_LEN] {
         let mut out = [0; PLACE_LEN];
         out[..32].copy_from_slice(&self.id.0);
-        let numbers = [self.pack, self.offset, self.stored_len, self.plain_len];
-        out[32..48].as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(to, n)| *to = n.to_le_bytes());
-        out[48] = self.codec.code();
-        out[49] = self.run_key;
+        let (within, unit_len) = self.group.map_or((0, 0), |group| (group.offset, group.plain_len));
+        let numbers = [self.pack, self.offset, self.stored_len, self.plain_len, within, unit_len];
+        out[32..56].as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(to, n)| *to = n.to_le_bytes());
+        out[56] = line_codec(self.codec, self.group.is_some());
+        out[57] = self.run_key;
         out
     }
 
     pub(super) fn decode(line: &[u8]) -> Read<Self> {
         let mut fields = Fields(line);
-        Ok(Self {
-            id: BlobId(fields.take()?),
-            pack: u32::from_le_bytes(fields.take()?),
-            offset: u32::from_le_bytes(fields.take()?),
-            stored_len: u32::from_le_bytes(fields.take()?),
-            plain_len: u32::from_le_bytes(fields.take()?),
-            codec: Codec::from_code(fields.take::<1>()?[0]).map_err(|_| Damaged)?,
-            run_key: fields.take::<1>()?[0],
-        })
+        let id = BlobId(fields.take()?);
+        let mut number = || fields.take().map(u32::from_le_bytes);
+        let (pack, offset, stored_len, plain_len) = (number()?, number()?, number()?, number()?);
+        let group = InGroup { offset: number()?, plain_len: number()? };
+        let [code, run_key] = fields.take()?;
+        let codecs = [(Codec::Raw, false), (Codec::Zstd, false), (Codec::Raw, true), (Codec::Zstd, true)];
+        let same = |(codec, grouped): &(Codec, bool)| line_codec(*codec, *grouped) == code;
+        let (codec, grouped) = codecs.into_iter().find(same).ok_or(Damaged)?;
+        Ok(Self { id, pack, offset, stored_len, plain_len, group: grouped.then_some(group), codec, run_key })
     }
 }
 
@@ -151,14 +160,20 @@ mod tests {
             offset: u32::MAX,
             stored_len: 0x0304_0506,
             plain_len: 7,
+            group: Some(InGroup { offset: 0x0708_090a, plain_len: 0x0b0c_0d0e }),
             codec: Codec::Zstd,
             run_key: 255,
         };
         let line = place.encode();
-        assert_eq!(Place::decode(&line), Ok(place));
-        assert_eq!(Place::decode(&line[..49]), Err(Damaged));
+        for (group, codec) in
+            [(place.group, Codec::Raw), (place.group, Codec::Zstd), (None, Codec::Raw), (None, Codec::Zstd)]
+        {
+            let place = Place { group, codec, ..place };
+            assert_eq!(Place::decode(&place.encode()), Ok(place));
+        }
+        assert_eq!(Place::decode(&line[..57]), Err(Damaged));
         let mut strange = line;
-        strange[48] = 9;
+        strange[56] = 4;
         assert_eq!(Place::decode(&strange), Err(Damaged));
         let record = Record {
             id: ObjectId([1; 32]),

@@ -65,7 +65,16 @@ impl Source for Ids {
 
     fn place(&self, _: usize, number: u64, _: &mut Page) -> Read<Place> {
         let id = *self.0.get(number as usize).ok_or(Damaged)?;
-        Ok(Place { id, pack: 0, offset: 0, stored_len: 0, plain_len: 0, codec: Codec::Raw, run_key: 0 })
+        Ok(Place {
+            id,
+            pack: 0,
+            offset: 0,
+            stored_len: 0,
+            plain_len: 0,
+            group: None,
+            codec: Codec::Raw,
+            run_key: 0,
+        })
     }
 }
 

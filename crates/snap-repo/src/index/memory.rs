@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use snap_format::{BlobId, IndexedPack, ObjectId, PackHeader, RunKeyEntry};
+use snap_format::{BlobId, IndexedPack, ObjectId, RunKeyEntry};
 
 use super::PackInfo;
-use super::entry::Place;
+use super::entry::{self, Place};
 
 #[derive(Default)]
 struct Domain {
@@ -48,12 +48,11 @@ impl Memory {
         self.packs.push((info, pack.run_keys.clone()));
         let domain = self.domains.entry(name).or_default();
         domain.first.reserve(pack.blobs.len());
-        for (offset, blob) in PackHeader::offsets(&pack.blobs) {
-            let place = Place::new(number, offset, blob);
-            if let Some(first) = domain.first.insert(blob.id, place) {
+        for place in entry::places(number, &pack.blobs) {
+            if let Some(first) = domain.first.insert(place.id, place) {
                 // Keep the older one first: its neighbours are more likely wanted with it.
-                domain.first.insert(blob.id, first);
-                domain.more.entry(blob.id).or_default().push(place);
+                domain.first.insert(place.id, first);
+                domain.more.entry(place.id).or_default().push(place);
             }
         }
     }

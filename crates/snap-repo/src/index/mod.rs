@@ -1,5 +1,5 @@
 //! Which blob lies where: sorted tables in the cache, so that memory does not grow with the repository, and hash tables for
-//! what has no table (`docs/adr/0008-index-tables.md`).
+//! what has no table (`docs/adr/0012-index-tables.md`).
 
 mod absorb;
 mod batch;
@@ -20,7 +20,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use snap_format::{BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, RunKeyEntry};
+use snap_format::{BlobEntry, BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, RunKeyEntry};
 
 use self::absorb::judge;
 use self::block::Page;
@@ -45,16 +45,40 @@ pub struct Located {
     pub pack_size: u64,
     /// Data or tree.
     pub kind: BlobKind,
-    /// Offset in the pack, bytes.
+    /// Offset in the pack of the sealed unit that holds it, bytes.
     pub offset: u64,
-    /// Stored length with nonce and tag, bytes.
+    /// Stored length of that unit with nonce and tag, bytes.
     pub stored_len: u32,
-    /// Length of the plaintext, bytes.
+    /// Length of the blob's plaintext, bytes.
     pub plain_len: u32,
+    /// If it was sealed together with others.
+    pub group: Option<InGroup>,
     /// How it is stored.
     pub codec: Codec,
     /// Opens it.
     pub run_key: RunKeyEntry,
+}
+
+/// Where a blob stands in the plaintext of the group that it was sealed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InGroup {
+    /// Where it begins, bytes.
+    pub offset: u32,
+    /// Length of the group's plaintext, bytes.
+    pub plain_len: u32,
+}
+
+impl Located {
+    /// Length of the plaintext of the sealed unit, bytes.
+    pub fn unit_len(&self) -> u32 {
+        self.group.map_or(self.plain_len, |group| group.plain_len)
+    }
+
+    /// Where the blob stands in the plaintext of its unit.
+    pub fn within(&self) -> std::ops::Range<usize> {
+        let start = self.group.map_or(0, |group| group.offset as usize);
+        start..start + self.plain_len as usize
+    }
 }
 
 /// A pack, without its blobs.
@@ -80,6 +104,37 @@ pub struct PackInfo {
 pub fn pack_digest(pack: &IndexedPack) -> [u8; 32] {
     let one = IndexObject { packs: vec![pack.clone()], replaces: Vec::new() };
     snap_crypto::hash(&one.encode())
+}
+
+/// Every blob of a pack and where it lies; the number of the pack is left 0.
+pub fn pack_places(pack: &IndexedPack) -> impl Iterator<Item = (&BlobEntry, Located)> {
+    pack.blobs.iter().zip(entry::places(0, &pack.blobs)).map(|(blob, place)| {
+        let run_key = pack.run_keys[usize::from(blob.run_key)];
+        (blob, place.located(pack.id, pack.size, pack.kind, run_key))
+    })
+}
+
+impl Place {
+    const fn located(
+        &self,
+        pack_id: ObjectId,
+        pack_size: u64,
+        kind: BlobKind,
+        run_key: RunKeyEntry,
+    ) -> Located {
+        Located {
+            pack: self.pack,
+            pack_id,
+            pack_size,
+            kind,
+            offset: self.offset as u64,
+            stored_len: self.stored_len,
+            plain_len: self.plain_len,
+            group: self.group,
+            codec: self.codec,
+            run_key,
+        }
+    }
 }
 
 /// All believed index entries, by domain (F19).
@@ -357,16 +412,6 @@ impl Index {
             Some((slot, mender, number)) => slot.key(mender, number, place.run_key)?,
             None => self.memory.key(place.pack - self.memory_base(), place.run_key)?,
         };
-        Some(Located {
-            pack: place.pack,
-            pack_id: pack.id,
-            pack_size: pack.size,
-            kind: pack.kind,
-            offset: u64::from(place.offset),
-            stored_len: place.stored_len,
-            plain_len: place.plain_len,
-            codec: place.codec,
-            run_key,
-        })
+        Some(place.located(pack.id, pack.size, pack.kind, run_key))
     }
 }

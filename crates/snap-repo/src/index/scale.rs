@@ -111,6 +111,7 @@ impl Source for Synthetic<'_> {
             offset: mix(number) as u32 >> 8,
             stored_len: 300_000,
             plain_len: 600_000,
+            group: None,
             codec: Codec::Zstd,
             run_key: 0,
         })

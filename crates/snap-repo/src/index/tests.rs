@@ -90,15 +90,16 @@ fn pack_id(number: u64) -> ObjectId {
     ObjectId(snap_crypto::hash(&[b"pack".as_slice(), &number.to_le_bytes()].concat()))
 }
 
-/// A pack with these blobs; `run` is in its run key.
+/// A pack with these blobs, of each four the last three in a group; `run` is in its run key.
 fn pack(number: u64, domain: &str, run: u8, blobs: impl IntoIterator<Item = u64>) -> IndexedPack {
     let run_key = RunKeyEntry { epoch: EpochId([7; 16]), sealed: [run; 80] };
-    let blob = |number: u64| BlobEntry {
+    let blob = |(at, number): (usize, u64)| BlobEntry {
         id: blob_id(number),
-        stored_len: 50 + number as u32 % 1000,
+        stored_len: if at % 4 < 2 { 50 + number as u32 % 1000 } else { 0 },
         plain_len: 10 + number as u32 % 1000,
-        codec: Codec::Zstd,
-        run_key: (number % 2) as u8,
+        codec: if at % 8 == 4 { Codec::Raw } else { Codec::Zstd },
+        grouped: at % 4 > 0,
+        run_key: u8::from(at % 8 < 4),
     };
     IndexedPack {
         id: pack_id(number),
@@ -106,7 +107,7 @@ fn pack(number: u64, domain: &str, run: u8, blobs: impl IntoIterator<Item = u64>
         kind: if number.is_multiple_of(5) { BlobKind::Tree } else { BlobKind::Data },
         domain: domain.to_owned(),
         run_keys: vec![run_key, RunKeyEntry { sealed: [run ^ 255; 80], ..run_key }],
-        blobs: blobs.into_iter().map(blob).collect(),
+        blobs: blobs.into_iter().enumerate().map(blob).collect(),
     }
 }
 

@@ -27,10 +27,40 @@ fn random_pack(random: &mut Random) -> IndexedPack {
     pack(number, domain, run, blobs)
 }
 
-/// What is said of a blob's place, without numbers.
-fn saying(place: &Located) -> (ObjectId, u64, u32, u32, [u8; 80], u64) {
-    let Located { pack_id, offset, stored_len, plain_len, run_key, pack_size, .. } = place;
-    (*pack_id, *offset, *stored_len, *plain_len, run_key.sealed, *pack_size)
+/// What is said of a blob's place, without numbers: pack, its size, offset, lengths, codec, place in the group, run key.
+type Saying = (ObjectId, u64, u64, [u32; 2], u8, Option<[u32; 2]>, [u8; 80]);
+
+fn saying(place: &Located) -> Saying {
+    let Located { pack_id, offset, stored_len, plain_len, run_key, pack_size, codec, .. } = place;
+    let group = place.group.map(|group| [group.offset, group.plain_len]);
+    (*pack_id, *pack_size, *offset, [*stored_len, *plain_len], codec.code(), group, run_key.sealed)
+}
+
+/// What a pack map says of its blobs, by the words of the format page.
+fn sayings(pack: &IndexedPack) -> Vec<(BlobId, Saying)> {
+    let mut out: Vec<(BlobId, Saying)> = Vec::new();
+    let (mut end, mut unit) = (28_u64, 0);
+    for blob in &pack.blobs {
+        if blob.stored_len > 0 {
+            unit = out.len();
+        }
+        let (offset, stored_len, within) = match out[unit..].last() {
+            None => (end, blob.stored_len, 0),
+            Some((_, (_, _, offset, [stored_len, plain_len], _, group, _))) => {
+                (*offset, *stored_len, group.unwrap()[0] + plain_len)
+            }
+        };
+        end += u64::from(blob.stored_len);
+        let group = blob.grouped.then_some([within, 0]);
+        let key = pack.run_keys[usize::from(blob.run_key)].sealed;
+        let lens = [stored_len, blob.plain_len];
+        out.push((blob.id, (pack.id, pack.size, offset, lens, blob.codec.code(), group, key)));
+        let unit_len = out[unit..].iter().map(|(_, saying)| saying.3[1]).sum();
+        for (_, saying) in &mut out[unit..] {
+            saying.5 = saying.5.map(|[within, _]| [within, unit_len]);
+        }
+    }
+    out
 }
 
 fn check(index: &Index, objects: &BTreeMap<ObjectId, Vec<IndexedPack>>, context: &str) {
@@ -52,12 +82,8 @@ fn check(index: &Index, objects: &BTreeMap<ObjectId, Vec<IndexedPack>>, context:
     for domain in DOMAINS {
         let mut places: BTreeMap<BlobId, BTreeSet<_>> = BTreeMap::new();
         for pack in packs.values().filter(|pack| pack.domain == domain) {
-            let mut offset = 28;
-            for blob in &pack.blobs {
-                let key = pack.run_keys[usize::from(blob.run_key)].sealed;
-                let place = (pack.id, offset, blob.stored_len, blob.plain_len, key, pack.size);
-                places.entry(blob.id).or_default().insert(place);
-                offset += u64::from(blob.stored_len);
+            for (id, saying) in sayings(pack) {
+                places.entry(id).or_default().insert(saying);
             }
         }
         for id in (0..BLOBS + 20).map(blob_id) {
