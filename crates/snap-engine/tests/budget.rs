@@ -225,7 +225,7 @@ fn without_a_local_cache_each_pack_of_trees_is_read_once() {
     assert_eq!(lab.heard(), [""; 0]);
     // What is in one that is gone is read again from the source.
     std::fs::remove_dir_all(&caches[1]).unwrap();
-    lab.backend.delete(&all[0]).unwrap();
+    lab.backend.delete(&of_first[0]).unwrap();
     let report = backup(&caches[1]);
     assert!(report.summary.files_unchanged > 0 && report.summary.stored_bytes > 0);
     let target = lab.dir.path().join("restored");

@@ -35,6 +35,9 @@ pub fn browse(app: &App, opened: &Opened, snapshot: &Snapshot) -> Result<Browser
     for finding in &findings {
         observer.event(Event::Finding(finding));
     }
+    if let Some(text) = index.cache_failure() {
+        observer.event(Event::Warning { text: &text });
+    }
     Ok(Browser::open(&opened.repository, Arc::new(index), snapshot)?)
 }
 

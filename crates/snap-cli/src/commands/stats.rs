@@ -13,6 +13,9 @@ pub fn run(app: &App) -> Outcome {
     for finding in &findings {
         app.out.finding(finding);
     }
+    if let Some(text) = index.cache_failure() {
+        app.out.warning(&text);
+    }
     let stats = stats(&opened.repository, &index)?;
     let rows = [
         ("snapshots", text::count(stats.snapshots)),

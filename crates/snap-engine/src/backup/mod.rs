@@ -124,6 +124,9 @@ pub fn backup_in_packs(
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));
     }
+    if let Some(text) = index.cache_failure() {
+        context.observer.event(Event::Warning { text: &text });
+    }
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };

@@ -77,6 +77,14 @@ impl Blocks {
         self.count
     }
 
+    /// Bytes of it that are in memory.
+    pub(super) const fn held_bytes(&self) -> u64 {
+        match &self.medium {
+            Medium::File(_) => 0,
+            Medium::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
     fn fill(&self, number: u64, buffer: &mut [u8]) -> Read<()> {
         let at = number.checked_mul(BLOCK as u64).ok_or(Damaged)?;
         match &self.medium {

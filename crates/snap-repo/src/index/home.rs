@@ -6,7 +6,8 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use snap_crypto::{IdKey, Zeroizing, derive_key};
 use snap_format::ObjectId;
@@ -31,6 +32,8 @@ pub(super) struct Home {
     pub(super) repository: Repository,
     cache: Cache,
     key: Zeroizing<[u8; 32]>,
+    /// Why the cache could not be written.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 /// What becomes of a new table.
@@ -51,7 +54,23 @@ impl Home {
     pub(super) fn new(repository: &Repository, cache: &Cache) -> Self {
         let secret = repository.keyring().cache_secret();
         let key = derive_key("snap v0 cached index", &[secret, &repository.id().0]);
-        Self { repository: repository.clone(), cache: cache.clone(), key: Zeroizing::new(key) }
+        Self {
+            repository: repository.clone(),
+            cache: cache.clone(),
+            key: Zeroizing::new(key),
+            failure: Arc::default(),
+        }
+    }
+
+    /// Notes why the cache could not be written; the first time counts.
+    pub(super) fn note_failure(&self, error: &std::io::Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Why the cache could not be written, if so.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn path(&self, id: &TableId) -> PathBuf {
@@ -98,8 +117,9 @@ impl Home {
         bytes.extend_from_slice(&tables.concat());
         let checksum = IdKey::new(*self.key).id(&bytes);
         bytes.extend_from_slice(&checksum);
-        if self.cache.write(MANIFEST, &bytes).is_err() {
+        if let Err(error) = self.cache.write(MANIFEST, &bytes) {
             // Files of this run stay behind: the next one that can write removes them.
+            self.note_failure(&error);
             return;
         }
         let kept: HashSet<_> =
@@ -120,6 +140,15 @@ impl Home {
         Table::open(id, blocks).ok()
     }
 
+    fn create(&self, path: &Path) -> std::io::Result<File> {
+        let file = create_private(path)?;
+        #[cfg(test)]
+        if self.cache.has("full") {
+            return std::fs::OpenOptions::new().read(true).write(true).open("/dev/full");
+        }
+        Ok(file)
+    }
+
     /// Merges `sources` into a new table.
     pub(super) fn make(
         &self,
@@ -133,10 +162,11 @@ impl Home {
             Sink::Memory(Vec::new())
         } else {
             make_private_dir(&self.cache.root().join(DIR))?;
-            Sink::File(create_private(&path)?)
+            Sink::File(self.create(&path)?)
         };
         if keep == Keep::Private {
-            std::fs::remove_file(&path)?;
+            // Whoever publishes just now may have done it already.
+            let _ = std::fs::remove_file(&path);
         }
         let outcome = merge(sources, is_alive, NewTable { id, key: self.table_key(&id), sink });
         if outcome.is_err() && keep == Keep::Listed {
@@ -153,7 +183,10 @@ impl Home {
         keep: Keep,
     ) -> Result<Table, MergeError> {
         match self.make(sources, is_alive, keep) {
-            Err(MergeError::Write(_)) => self.make(sources, is_alive, Keep::InMemory),
+            Err(MergeError::Write(error)) => {
+                self.note_failure(&error);
+                self.make(sources, is_alive, Keep::InMemory)
+            }
             other => other,
         }
     }

@@ -194,7 +194,10 @@ impl Loader<'_> {
                 Ok(false)
             }
             // No room: they do as they are.
-            Err(MergeError::Write(_)) => Ok(true),
+            Err(MergeError::Write(error)) => {
+                self.home.note_failure(&error);
+                Ok(true)
+            }
         }
     }
 

@@ -1,6 +1,9 @@
-//! What is known without a table: what this run inserts, and everything where there is no cache. About 70 bytes a blob.
+//! What is known without a table: what this run inserts, and everything where there is no cache. 75 to 150 bytes a blob, by how
+//! full the hash table is.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use snap_format::{BlobId, IndexedPack, ObjectId, RunKeyEntry};
@@ -8,9 +11,32 @@ use snap_format::{BlobId, IndexedPack, ObjectId, RunKeyEntry};
 use super::PackInfo;
 use super::entry::{self, Place};
 
+/// A place that is found by its id.
+struct ById(Place);
+
+impl Borrow<BlobId> for ById {
+    fn borrow(&self) -> &BlobId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
 #[derive(Default)]
 struct Domain {
-    first: HashMap<BlobId, Place>,
+    first: HashSet<ById>,
     /// Further places of blobs that are stored more than once.
     more: HashMap<BlobId, Vec<Place>>,
 }
@@ -49,9 +75,8 @@ impl Memory {
         let domain = self.domains.entry(name).or_default();
         domain.first.reserve(pack.blobs.len());
         for place in entry::places(number, &pack.blobs) {
-            if let Some(first) = domain.first.insert(place.id, place) {
-                // Keep the older one first: its neighbours are more likely wanted with it.
-                domain.first.insert(place.id, first);
+            // The older one stays first: its neighbours are more likely wanted with it.
+            if !domain.first.insert(ById(place)) {
                 domain.more.entry(place.id).or_default().push(place);
             }
         }
@@ -82,11 +107,11 @@ impl Memory {
     pub(super) fn find(&self, domain: &str, id: &BlobId) -> impl Iterator<Item = &Place> {
         let domain = self.domains.get(domain);
         let more = domain.and_then(|domain| domain.more.get(id)).into_iter().flatten();
-        domain.and_then(|domain| domain.first.get(id)).into_iter().chain(more)
+        domain.and_then(|domain| domain.first.get(id)).map(|by_id| &by_id.0).into_iter().chain(more)
     }
 
     /// The preferred places of the blobs of a domain, in no particular order.
     pub(super) fn places(&self, domain: &str) -> impl Iterator<Item = &Place> {
-        self.domains.get(domain).into_iter().flat_map(|domain| domain.first.values())
+        self.domains.get(domain).into_iter().flat_map(|domain| domain.first.iter().map(|by_id| &by_id.0))
     }
 }

@@ -218,6 +218,17 @@ impl Index {
         self.mender.as_ref().map_or(Ok(()), Mender::check)
     }
 
+    /// If the cache could not be written: why, and what that costs. The index is right all the same.
+    pub fn cache_failure(&self) -> Option<String> {
+        let why = self.mender.as_ref()?.home.failure()?;
+        let held: u64 = self.slots.iter().map(|slot| slot.table.blocks.held_bytes()).sum();
+        Some(format!(
+            "the index cannot be written to the local cache ({why}): {} MiB of it are in memory during this run, \
+             and the next one reads it again",
+            held >> 20
+        ))
+    }
+
     /// The slots, and what makes damaged ones anew.
     fn slots(&self) -> impl Iterator<Item = (&Slot, &Mender)> {
         self.slots.iter().flat_map(|slot| self.mender.iter().map(move |mender| (slot, mender)))

@@ -137,6 +137,32 @@ fn a_manifest_that_is_not_whole_lists_nothing() {
 }
 
 #[test]
+fn a_table_that_was_cut_or_grew_is_made_anew() {
+    let (lab, _) = filled();
+    let whole = std::fs::metadata(&lab.files()[0]).unwrap().len() as usize;
+    for in_use in [false, true] {
+        for length in [0, 1, BLOCK - 1, BLOCK, 7 * BLOCK, whole - BLOCK, whole - 1, whole + 1, whole + BLOCK]
+        {
+            let context = format!("{length} bytes of {whole}, in use: {in_use}");
+            let cut = || overwrite(&lab.files()[0], |bytes| bytes.resize(length, 0));
+            if !in_use {
+                cut();
+            }
+            let index = lab.load();
+            if in_use {
+                cut();
+            }
+            assert_knows(&index, 0..30, &context);
+            assert_eq!((index.packs().count(), index.blobs()), (30, 1200), "{context}");
+            let is_missed = !in_use || length < whole - BLOCK;
+            assert_eq!(lab.fetched(), if is_missed { 6 } else { 0 }, "{context}");
+            assert_knows(&lab.load(), 0..30, &context);
+            assert_eq!(lab.fetched(), if is_missed { 0 } else { 6 }, "{context}");
+        }
+    }
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_is_done_without() {
     let lab = Lab::new();
     lab.put(&[pack(1, "main", 0, 0..100)]);
@@ -145,4 +171,88 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     std::fs::write(lab.tables(), b"").unwrap();
     let index = lab.load();
     assert_eq!((index.blobs(), index.packs().count()), (100, 1));
+    assert!(index.cache_failure().is_some());
+}
+
+#[test]
+fn a_full_disk_costs_memory_and_is_told() {
+    let (lab, _) = filled();
+    let before = lab.files();
+    assert_eq!(lab.load().cache_failure(), None);
+    let full = lab.cache().root().join("full");
+    std::fs::write(&full, b"").unwrap();
+    for number in 30..40 {
+        lab.put(&[pack(number, "main", 0, number * 40..(number + 1) * 40)]);
+    }
+    for _ in 0..2 {
+        let index = lab.load();
+        assert_eq!((lab.fetched(), index.packs().count(), index.blobs()), (10, 40, 1600));
+        for blob in [0, 1199, 1200, 1599] {
+            assert_eq!(index.locate("main", &blob_id(blob)).unwrap().pack_id, pack_id(blob / 40));
+        }
+        assert!(index.slots.iter().any(|slot| slot.table.blocks.held_bytes() > 0));
+        let told = index.cache_failure().unwrap();
+        assert!(told.contains("No space left on device"), "{told}");
+        // What was there before is used, and nothing else is left.
+        assert_eq!(lab.files(), before);
+    }
+    // Damage that is met while the disk is full is mended in memory.
+    let index = lab.load();
+    overwrite(&lab.files()[0], |bytes| bytes.fill(0xaa));
+    assert_eq!(index.blobs(), 1600);
+    index.check().unwrap();
+    std::fs::remove_file(&full).unwrap();
+    let index = lab.load();
+    assert_eq!((index.blobs(), index.cache_failure(), lab.files().len()), (1600, None, 1));
+    let _ = lab.fetched();
+    assert_eq!((lab.load().blobs(), lab.fetched()), (1600, 0));
+}
+
+#[test]
+fn a_manifest_that_cannot_be_written_costs_the_next_run_time() {
+    let lab = Lab::new();
+    lab.put(&[pack(1, "main", 0, 0..100)]);
+    std::fs::create_dir_all(lab.tables().join("manifest/in the way")).unwrap();
+    for _ in 0..2 {
+        let index = lab.load();
+        assert_eq!((index.blobs(), index.cache_failure().is_some(), lab.fetched()), (100, true, 1));
+    }
+}
+
+#[test]
+fn several_processes_at_once_agree() {
+    let lab = Lab::new();
+    lab.put(&[pack(0, "main", 0, 0..40)]);
+    let done = std::sync::atomic::AtomicU64::new(1);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // Each opens the repository, the lock and the tables for itself.
+                let repository = Repository::open(Arc::clone(&lab.memory) as _, &lab.owner).unwrap();
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let packs = done.load(std::sync::atomic::Ordering::Acquire);
+                    let (index, findings) =
+                        Index::load_in_batches(&repository, Some(&lab.cache()), Some(40)).unwrap();
+                    assert_eq!((findings, index.cache_failure()), (vec![], None));
+                    for blob in 0..packs * 40 {
+                        let place = index.locate("main", &blob_id(blob)).map(|place| place.pack_id);
+                        assert_eq!(place, Some(pack_id(blob / 40)));
+                    }
+                    index.check().unwrap();
+                }
+            });
+        }
+        for number in 1..60 {
+            lab.put(&[pack(number, "main", 0, number * 40..(number + 1) * 40)]);
+            done.store(number + 1, std::sync::atomic::Ordering::Release);
+            if number == 30 {
+                lab.files().iter().for_each(|file| std::fs::write(file, b"damaged").unwrap());
+            }
+            drop(lab.load());
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(lab.load().blobs(), 2400);
+    assert!(lab.files().len() <= 3, "{:?}", lab.files());
 }
