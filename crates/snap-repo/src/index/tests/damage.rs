@@ -125,8 +125,54 @@ fn another_repositorys_cache_is_not_believed() {
 }
 
 #[test]
+fn a_cache_made_with_other_keys_is_not_believed_whatever_it_says() {
+    let (lab, mut objects) = filled();
+    objects.sort_unstable();
+    // A table that names all our index objects, so that nothing seems to be left to read, made by who has not our keys.
+    let backend = Arc::new(MemoryBackend::new());
+    Repository::create(backend.as_ref(), &lab.owner, "test", NOW).unwrap();
+    let theirs = Repository::open(backend, &lab.owner).unwrap();
+    let forged = crate::index_scale::Scale { blobs: 1200, packs: 30, objects };
+    forged.write(&lab.repository, &lab.cache()).unwrap();
+    assert!(lab.load().plain_len("main", &forged.known(7)).is_some(), "it would be believed with our keys");
+    forged.write(&theirs, &lab.cache()).unwrap();
+    let index = lab.load();
+    assert_eq!((index.plain_len("main", &forged.known(7)), lab.fetched()), (None, 6));
+    assert_knows(&index, 0..30, "read from the store");
+}
+
+#[test]
+fn a_block_of_another_table_of_ours_is_not_believed() {
+    let (lab, _) = filled();
+    let old = std::fs::read(&lab.files()[0]).unwrap();
+    lab.put(&[40, 41, 42].map(|number| pack(number, "main", 0, number * 40..(number + 1) * 40)));
+    drop(lab.load());
+    for block in 0..old.len() / BLOCK {
+        let at = block * BLOCK..(block + 1) * BLOCK;
+        assert_eq!(lab.files().len(), 1);
+        overwrite(&lab.files()[0], |bytes| bytes[at.clone()].copy_from_slice(&old[at.clone()]));
+        let index = lab.load();
+        assert_knows(&index, 0..30, &block.to_string());
+        assert_eq!((index.packs().count(), index.blobs()), (33, 1320), "block {block}");
+        for number in 40..43 {
+            let place = index.locate("main", &blob_id(number * 40 + 3)).unwrap();
+            assert_eq!(place.pack_id, pack_id(number), "block {block}");
+        }
+    }
+}
+
+#[test]
 fn a_manifest_that_is_not_whole_lists_nothing() {
     let (lab, _) = filled();
+    let home = Home::new(&lab.repository, &lab.cache());
+    let manifest = std::fs::read(lab.tables().join("manifest")).unwrap();
+    assert_eq!(home.listed().len(), 1);
+    for at in 0..manifest.len() {
+        overwrite(&lab.tables().join("manifest"), |bytes| bytes[at] ^= 1);
+        assert!(home.listed().is_empty(), "byte {at}");
+        overwrite(&lab.tables().join("manifest"), |bytes| bytes[at] ^= 1);
+    }
+    assert_eq!(home.listed().len(), 1);
     for length in [0, 1, 8, 40, 59] {
         overwrite(&lab.tables().join("manifest"), |bytes| bytes.truncate(length));
         assert_knows(&lab.load(), 0..30, &length.to_string());
