@@ -89,7 +89,7 @@ pub(crate) fn open_box(keyring: &Keyring, object: &str, kind: ObjectKind, bytes:
     let opened = open_inner(keyring, object, &head_bytes, head.epoch, &ad, &bytes[HEAD_LEN..])?;
     let may_sign = match (kind, opened.member.role) {
         (_, Role::Owner) | (ObjectKind::Record, _) => true,
-        (ObjectKind::Mark, _) | (_, Role::Restore) => false,
+        (ObjectKind::Mark | ObjectKind::SnapshotBundle, _) | (_, Role::Restore) => false,
         (_, Role::Backup) => true,
     };
     if may_sign {

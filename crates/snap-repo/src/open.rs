@@ -12,10 +12,10 @@ use crate::epochs::{
     Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
 };
 use crate::keyring::MAIN_DOMAIN;
+use crate::listing::{Listed, list_area};
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
 use crate::{
     Area, Cache, Finding, FindingCode, Keyring, RepoError, Result, Secret, for_each_parallel, object_name,
-    parse_object_name,
 };
 
 /// Where the cache remembers the newest epoch.
@@ -185,27 +185,10 @@ impl Repository {
         self.inner.run_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(entry, key.clone());
         Ok((key, entry))
     }
-
-    /// Ids of the objects in an area, with their sizes; names that are not of the format are left out.
-    pub fn list(&self, area: Area) -> Result<Vec<(ObjectId, u64)>> {
-        list_area(self.backend().as_ref(), area)
-    }
 }
 
 fn run_key_info(repository: RepoId) -> Vec<u8> {
     [b"snap v0 run key".as_slice(), &repository.0].concat()
-}
-
-pub(crate) fn list_area(backend: &dyn Backend, area: Area) -> Result<Vec<(ObjectId, u64)>> {
-    let mut out = Vec::new();
-    backend.list(area.prefix(), &mut |meta| {
-        if let Some((_, id)) = parse_object_name(meta.name.as_str()) {
-            out.push((id, meta.size_bytes));
-        }
-        Ok(())
-    })?;
-    out.sort_unstable();
-    Ok(out)
 }
 
 /// Reads whichever of the two configs verifies (F6).
@@ -276,15 +259,15 @@ fn read_epochs(backend: &dyn Backend, findings: &mut Vec<Finding>) -> Result<Vec
     let names = list_area(backend, Area::Epochs)?;
     let objects = Mutex::new(Vec::new());
     let problems = Mutex::new(Vec::new());
-    for_each_parallel(&names, backend.parallelism(), |(name, size)| {
-        let path = object_name(Area::Epochs, name);
+    for_each_parallel(&names, backend.parallelism(), |Listed { id, size, .. }| {
+        let path = object_name(Area::Epochs, id);
         if *size > limits::EPOCH as u64 {
             let finding = Finding::new(FindingCode::Corrupt, path.to_string(), "it is too large");
             problems.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
             return Ok(());
         }
         let bytes = backend.get(&path)?;
-        objects.lock().unwrap_or_else(PoisonError::into_inner).push((*name, bytes));
+        objects.lock().unwrap_or_else(PoisonError::into_inner).push((*id, bytes));
         Ok::<_, RepoError>(())
     })?;
     findings.append(&mut problems.into_inner().unwrap_or_else(PoisonError::into_inner));

@@ -412,8 +412,16 @@ fn snapshots(seeds: &mut Seeds) {
     let members = vec![member(1_700_000_000, &full.encode()), member(-5, b"")];
     seeds.add("snapshot_bundle", "valid", SnapshotBundle { members }.encode());
     let pair = array(&[uint(5), bytes(b"x")]);
-    seeds.add("snapshot_bundle", "valid-unknown-field", map(&[(0, array(&[pair.clone()])), (128, uint(1))]));
-    seeds.add("snapshot_bundle", "refused-unknown-field", map(&[(0, array(&[pair.clone()])), (1, uint(1))]));
+    seeds.add(
+        "snapshot_bundle",
+        "valid-unknown-field",
+        map(&[(0, array(std::slice::from_ref(&pair))), (128, uint(1))]),
+    );
+    seeds.add(
+        "snapshot_bundle",
+        "refused-unknown-field",
+        map(&[(0, array(std::slice::from_ref(&pair))), (1, uint(1))]),
+    );
     seeds.add("snapshot_bundle", "refused-empty", map(&[(0, array(&[]))]));
     seeds.add("snapshot_bundle", "refused-without-members", map(&[]));
     let triple = array(&[uint(5), bytes(b"x"), uint(1)]);
