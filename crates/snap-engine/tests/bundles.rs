@@ -320,6 +320,30 @@ impl<F: Fn(&MemoryBackend) + Send + Sync> Backend for Meddled<F> {
     }
 }
 
+#[test]
+fn nothing_goes_before_the_bundle_is_listed() {
+    let fixture = Fixture::full();
+    let everything = ids(&fixture.open(OWNER));
+    let originals = objects(&fixture.backend);
+    // A listing, a request for each, the bundle; then it is gone when the next listing begins.
+    let meddled = Arc::new(Meddled {
+        inner: fixture.backend.clone(),
+        at: 1 + 4 + 4 + 1,
+        armed: false.into(),
+        count: 0.into(),
+        hook: move |backend: &MemoryBackend| {
+            let fresh: Vec<_> =
+                objects(backend).into_iter().filter(|name| !originals.contains(name)).collect();
+            assert_eq!(fresh.len(), 1);
+            backend.remove(&fresh[0]);
+        },
+    });
+    let repository = open_over(Arc::clone(&meddled) as _);
+    meddled.armed.store(true, Ordering::SeqCst);
+    repository.merge_snapshots(&all()).unwrap();
+    assert_eq!(ids(&fixture.open(OWNER)), everything);
+}
+
 /// Calls `run` over stores in which a merge happens before each of its operations in turn.
 fn with_a_merge_at_each_step(
     state: &snap_backend::MemoryState,
