@@ -8,7 +8,7 @@ use snap_format::{Head, ObjectId, ObjectKind, SnapshotBundle};
 
 use crate::boxes::open_box;
 use crate::index::check_box_size;
-use crate::listing::{Listed, list_area};
+use crate::listing::Listed;
 use crate::writer::lock;
 use crate::{Area, Finding, RepoError, Repository, Result, Snapshot, for_each_parallel, object_name};
 
@@ -73,7 +73,7 @@ impl Repository {
     pub(crate) fn read_snapshot_area(&self) -> Result<Vec<SnapshotObject>> {
         let mut known: HashMap<ObjectId, SnapshotObject> = HashMap::new();
         for left in (0..LISTINGS).rev() {
-            let listing = list_area(self.backend().as_ref(), Area::Snapshots)?;
+            let listing = self.take_listing(Area::Snapshots)?;
             let new: Vec<Listed> =
                 listing.iter().filter(|object| !known.contains_key(&object.id)).copied().collect();
             let (read, vanished) = self.read_snapshot_objects(&new)?;

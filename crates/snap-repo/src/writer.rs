@@ -12,10 +12,15 @@ use snap_format::{
 };
 
 use crate::index::check_box_size;
+use crate::listing::{Listed, list_area};
 use crate::pack::{PackBuilder, parse_pack, seal_blob};
+use crate::pack_look::StoredPacks;
+use crate::parallel::join;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
+use crate::{
+    Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, for_each_parallel, object_name,
+};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -24,11 +29,13 @@ pub struct WriterOptions {
     pub pack_target: usize,
     /// Packs on their way at the same time; each takes `pack_target` of memory.
     pub uploads: usize,
+    /// The time, by which very many packs are listed once a day; without it, each time.
+    pub now: Option<Time>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2 }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, now: None }
     }
 }
 
@@ -89,6 +96,10 @@ impl Writer {
     /// Begins a run: looks at the marks and at the packs that are there (F27 a), and takes over packs that an interrupted
     /// run of this slot left (F28). That reads headers, unless the cache knows that the last run ended well.
     /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
+    ///
+    /// The listings may have been taken ahead, together with that of the index and in whatever order
+    /// ([`Repository::prefetch`]). A prune that began before them, or since, is met by the looks that come later: what it takes
+    /// away, it first takes from the index (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
         mut index: Index,
@@ -102,22 +113,29 @@ impl Writer {
             role: repository.keyring().role(),
             needs: "owner or backup",
         })?;
-        let marked = read_marks(repository)?;
-        let run = repository.new_run_key()?;
-        let uploader = Uploader::start(repository, &domain.name, &options);
         let settled = cache.is_some_and(|cache| {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
-        let stored = repository.list(Area::Packs)?;
+        let place = cache.map(|cache| cache.place(&repository.backend().location()));
+        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let (marked, stored) = std::thread::scope(|scope| {
+            let marked = scope.spawn(|| read_marks(repository, repository.take_listing(Area::Marks)?));
+            let stored = StoredPacks::look(repository, named, place.as_ref(), now, !settled);
+            (join(marked), stored)
+        });
+        let (marked, stored) = (marked?, stored?);
+        // What is listed from here on must not have been listed before.
+        repository.drop_listings();
+        let run = repository.new_run_key()?;
+        let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
             adopt(repository, &mut index, &stored, &marked, &uploader)?;
         }
-        let is_whole = |pack: &PackInfo| stored.binary_search(&(pack.id, pack.size)).is_ok();
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
         let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !is_whole(pack)).collect();
+            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -236,7 +254,8 @@ impl Writer {
     /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
     /// if there were any.
     fn leave_marked_packs(&mut self) -> Result<bool> {
-        let now_marked = read_marks(&self.repository)?;
+        let now_marked =
+            read_marks(&self.repository, list_area(self.repository.backend().as_ref(), Area::Marks)?)?;
         let mut left_any = false;
         for pack in now_marked.difference(&self.marked) {
             let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
@@ -271,6 +290,10 @@ impl Writer {
 
     /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
     /// be named by an index.
+    ///
+    /// First the marks, then the index, and not both at once: a prune that has not seen the snapshot put its marks before that, and
+    /// takes them away only after the index objects (F26). So either its mark is still listed, or what it did to the index
+    /// shows in a listing that begins after that of the marks has ended; in one that is taken meanwhile it need not.
     fn last_look(&mut self) -> Result<()> {
         self.leave_marked_packs()?;
         let listed: HashSet<ObjectId> =
@@ -377,11 +400,11 @@ impl Writer {
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &[(ObjectId, u64)],
+    stored: &StoredPacks,
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
-    for (id, size) in stored.iter().copied() {
+    for (id, size) in stored.iter() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
             continue;
         }
@@ -400,16 +423,16 @@ fn adopt(
 }
 
 /// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
-fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
-    let mut marked = HashSet::new();
-    for (id, size) in repository.list(Area::Marks)? {
-        let name = object_name(Area::Marks, &id);
-        if check_box_size(&name, size).is_err() {
-            continue;
+fn read_marks(repository: &Repository, listing: Vec<Listed>) -> Result<HashSet<ObjectId>> {
+    let marked = Mutex::new(HashSet::new());
+    for_each_parallel(&listing, repository.backend().parallelism(), |Listed { id, size, .. }| {
+        let name = object_name(Area::Marks, id);
+        if check_box_size(&name, *size).is_err() {
+            return Ok(());
         }
         match repository.backend().get(&name) {
-            Ok(bytes) => match repository.parse_mark(&id, &bytes) {
-                Ok(mark) => marked.extend(mark.packs),
+            Ok(bytes) => match repository.parse_mark(id, &bytes) {
+                Ok(mark) => lock(&marked).extend(mark.packs),
                 Err(RepoError::Damaged(_)) => {}
                 Err(error) => return Err(error),
             },
@@ -417,6 +440,7 @@ fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
             Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-    }
-    Ok(marked)
+        Ok(())
+    })?;
+    Ok(std::mem::take(&mut *lock(&marked)))
 }

@@ -9,7 +9,7 @@ use crate::select::{self, Snapshots};
 use crate::{repo, system};
 
 pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Snapshots)?;
     let snapshots = select::load(app, &opened, &args.filter, true)?;
     if app.out.options().json {
         for snapshot in &snapshots.list {
