@@ -227,6 +227,7 @@ fn open_with(
     let rolled_back = cache.as_ref().and_then(|cache| repository.accept_head(cache));
     // `check`, which wants nothing from the cache, reports these itself.
     if !is_checking {
+        cache.iter().for_each(|cache| repository.remember_in(cache));
         repository.findings().iter().chain(&rolled_back).for_each(|finding| app.out.finding(finding));
     }
     Ok(Opened { repository, cache, cache_base, is_default: place.default_key.is_some(), rolled_back })

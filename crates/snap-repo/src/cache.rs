@@ -102,7 +102,8 @@ struct Caching {
 
 /// Objects that are small and read by every run.
 fn is_cached(name: &ObjectName) -> bool {
-    ["index/", "snapshots/", "epochs/"].iter().any(|prefix| name.as_str().starts_with(prefix))
+    // Not snapshots: they stand in a table (`snapshot_cache`).
+    ["index/", "epochs/"].iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 fn is_genuine(name: &ObjectName, bytes: &[u8]) -> bool {

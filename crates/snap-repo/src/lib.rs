@@ -12,6 +12,7 @@
 mod blob_reader;
 mod boxes;
 mod cache;
+mod cache_table;
 mod compress;
 mod epochs;
 mod error;
@@ -26,6 +27,7 @@ mod pack_look;
 mod parallel;
 mod slots;
 mod snapshot_area;
+mod snapshot_cache;
 mod snapshots;
 mod uploader;
 mod verify;
@@ -43,7 +45,7 @@ pub use open::Repository;
 pub use pack_look::areas_of_a_backup;
 pub use parallel::for_each_parallel;
 pub use slots::{NewSlot, SlotInfo};
-pub use snapshots::{RecordsAndFindings, Snapshot, SnapshotSet};
+pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
 pub use writer::{IndexFlushed, NewSnapshot, Writer, WriterOptions, WriterStats};
 

@@ -7,7 +7,7 @@ use snap_format::{BundledSnapshot, ObjectId, ObjectKind, SnapshotBundle};
 
 use crate::boxes::seal_box;
 use crate::listing::{Listed, list_area};
-use crate::snapshot_area::SnapshotObject;
+use crate::snapshot_area::{Known, SnapshotObject};
 use crate::writer::lock;
 use crate::{Area, RepoError, Repository, Result, for_each_parallel, object_name};
 
@@ -76,7 +76,7 @@ impl Repository {
     /// deleted because the cache remembers another.
     pub fn plan_merge(&self, request: &MergeRequest) -> Result<MergePlan> {
         self.keyring().require_owner("merging snapshots")?;
-        let objects = self.read_snapshot_area()?;
+        let objects = self.read_snapshot_area(Known::Nothing)?;
         let mut places: HashMap<ObjectId, usize> = HashMap::new();
         for snapshot in objects.iter().flat_map(|object| &object.snapshots) {
             *places.entry(snapshot.id).or_default() += 1;

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use snap_backend::{Backend, BackendError, Bytes, ErrorKind, ObjectMeta, ObjectName, PutOutcome};
 use snap_crypto::{SealKey, SignatureKey, Zeroizing, hash};
@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
     pub(crate) listings: Listings,
+    pub(crate) cache: OnceLock<Cache>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -128,8 +129,8 @@ impl Repository {
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
-        let run_keys = Mutex::default();
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings };
+        let (run_keys, cache) = (Mutex::default(), OnceLock::new());
+        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings, cache };
         Ok(Self { inner: Arc::new(inner), backend })
     }
 
@@ -151,6 +152,11 @@ impl Repository {
         // Without a memory the next run is no worse off than a first one.
         let _ = cache.write(HEAD_FILE, head.to_hex().as_bytes());
         None
+    }
+
+    /// From now on verified snapshots are kept in `cache`, and not verified again. The first cache counts.
+    pub fn remember_in(&self, cache: &Cache) {
+        let _ = self.inner.cache.set(cache.clone());
     }
 
     /// Its id, shared by its copies.

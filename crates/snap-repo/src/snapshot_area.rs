@@ -1,19 +1,30 @@
 //! What lies in `snapshots/`: snapshots by themselves, and bundles of them (`docs/format.md` §10).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 
 use snap_backend::{Bytes, ErrorKind, Timestamp};
 use snap_format::{Head, ObjectId, ObjectKind, SnapshotBundle};
 
 use crate::boxes::open_box;
+use crate::cache_table::CacheTable;
 use crate::index::check_box_size;
 use crate::listing::Listed;
+use crate::snapshot_cache::{self, objects_table};
 use crate::writer::lock;
 use crate::{Area, Finding, RepoError, Repository, Result, Snapshot, for_each_parallel, object_name};
 
 /// How often an area is listed before what is listed and not there counts as missing: a merge deletes what it has replaced.
 const LISTINGS: usize = 3;
+
+/// What need not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// All is read from the store.
+    Nothing,
+    /// What this machine has verified before.
+    FromCache,
+}
 
 /// An object of the area, and the snapshots in it that are believed.
 #[derive(Debug, Clone)]
@@ -70,15 +81,35 @@ impl Repository {
     }
 
     /// Reads the area. What vanishes between listing and reading was merged or forgotten: then it is listed again.
-    pub(crate) fn read_snapshot_area(&self) -> Result<Vec<SnapshotObject>> {
+    pub(crate) fn read_snapshot_area(&self, trust: Known) -> Result<Vec<SnapshotObject>> {
+        let cache = self.inner.cache.get();
+        let table = cache.and_then(|cache| objects_table(self, cache));
         let mut known: HashMap<ObjectId, SnapshotObject> = HashMap::new();
+        let mut fresh: Vec<(ObjectId, Vec<u8>)> = Vec::new();
         for left in (0..LISTINGS).rev() {
             let listing = self.take_listing(Area::Snapshots)?;
+            if let Some(table) = table.as_ref().filter(|_| trust == Known::FromCache) {
+                self.take_known(table, &listing, &mut known);
+            }
             let new: Vec<Listed> =
                 listing.iter().filter(|object| !known.contains_key(&object.id)).copied().collect();
             let (read, vanished) = self.read_snapshot_objects(&new)?;
+            if let Some(table) = &table {
+                let is_new = |object: &&SnapshotObject| {
+                    object.findings.is_empty() && table.get(&object.listed.id).is_none()
+                };
+                fresh.extend(
+                    read.iter()
+                        .filter(is_new)
+                        .map(|object| (object.listed.id, snapshot_cache::encode(object))),
+                );
+            }
             known.extend(read.into_iter().map(|object| (object.listed.id, object)));
             if vanished.is_empty() || left == 0 {
+                if let (Some(table), Some(cache)) = (table, cache) {
+                    let listed: HashSet<ObjectId> = listing.iter().map(|object| object.id).collect();
+                    table.store(cache, &fresh, |id| listed.contains(id));
+                }
                 let missing = vanished.into_iter().map(|listed| SnapshotObject {
                     listed,
                     is_bundle: false,
@@ -90,6 +121,28 @@ impl Repository {
             }
         }
         unreachable!("the last round returns")
+    }
+
+    /// Takes what is listed and was verified before.
+    fn take_known(
+        &self,
+        table: &CacheTable,
+        listing: &[Listed],
+        known: &mut HashMap<ObjectId, SnapshotObject>,
+    ) {
+        known.reserve(listing.len());
+        for listed in listing {
+            if !known.contains_key(&listed.id)
+                && let Some(bytes) = table.get(&listed.id)
+                && let Some(mut object) = snapshot_cache::decode(self.keyring(), *listed, bytes)
+            {
+                if !object.is_bundle {
+                    // As the store says now: not every store says each time.
+                    object.snapshots.iter_mut().for_each(|snapshot| snapshot.stored = listed.stored);
+                }
+                known.insert(listed.id, object);
+            }
+        }
     }
 
     /// Reads and verifies objects; returns those that are not there apart.

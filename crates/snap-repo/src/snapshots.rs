@@ -1,10 +1,17 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+
 use snap_backend::Timestamp;
-use snap_format::{Body, Envelope, ObjectId, ObjectKind, Record, SlotId, Time};
+use snap_format::{Body, Envelope, EpochId, ObjectId, ObjectKind, Record, SlotId, Time};
 
 use crate::boxes::open_box;
 use crate::index::check_box_size;
-use crate::snapshot_area::distinct;
-use crate::{Area, DomainKeys, Finding, FindingCode, RepoError, Repository, Result, object_name};
+use crate::snapshot_area::{Known, distinct};
+use crate::snapshot_cache::{bodies_table, known_bodies};
+use crate::writer::lock;
+use crate::{
+    Area, DomainKeys, Finding, FindingCode, RepoError, Repository, Result, for_each_parallel, object_name,
+};
 
 /// Clocks of writer and store may differ by this much, seconds, before a snapshot counts as from the future.
 const CLOCK_TOLERANCE_SECS: i64 = 300;
@@ -23,6 +30,8 @@ pub struct Snapshot {
     pub slot: SlotId,
     /// Label of that slot.
     pub slot_label: String,
+    /// Under whose keys.
+    pub epoch: EpochId,
     /// The store's own time of it; of one in a bundle, what the owner who put it there says.
     pub stored: Option<Timestamp>,
     /// Size of its bytes.
@@ -50,6 +59,9 @@ pub struct SnapshotSet {
     pub findings: Vec<Finding>,
 }
 
+/// Bodies by snapshot, and what could not be opened.
+pub type BodiesAndFindings = (HashMap<ObjectId, Body>, Vec<Finding>);
+
 /// Records by id, and what could not be read.
 pub type RecordsAndFindings = (Vec<(ObjectId, Record)>, Vec<Finding>);
 
@@ -57,7 +69,7 @@ impl Repository {
     /// Reads all snapshots, whether they stand alone or in bundles. What is garbage is a finding; it does not hide the
     /// others.
     pub fn snapshots(&self) -> Result<SnapshotSet> {
-        let (snapshots, findings) = distinct(self.read_snapshot_area()?);
+        let (snapshots, findings) = distinct(self.read_snapshot_area(Known::FromCache)?);
         Ok(SnapshotSet { snapshots, findings })
     }
 
@@ -66,7 +78,7 @@ impl Repository {
     pub fn settled_snapshots(&self) -> Result<SnapshotSet> {
         let mut before = self.list(Area::Snapshots)?;
         for _ in 0..SETTLING {
-            let objects = self.read_snapshot_area()?;
+            let objects = self.read_snapshot_area(Known::FromCache)?;
             let mut names: Vec<_> =
                 objects.iter().map(|object| (object.listed.id, object.listed.size)).collect();
             names.sort_unstable();
@@ -99,6 +111,7 @@ impl Repository {
             envelope,
             slot: opened.slot,
             slot_label,
+            epoch: opened.epoch,
             stored: None,
             size: bytes.len() as u64,
         })
@@ -116,6 +129,34 @@ impl Repository {
             .open(&body_ad(self), &envelope.body)
             .map_err(|_| RepoError::corrupt(name.as_str(), "its body does not authenticate"))?;
         Body::decode(&plain).map_err(|error| RepoError::format(name.as_str(), error))
+    }
+
+    /// Opens the bodies of many snapshots; what was opened before comes from the cache.
+    pub fn open_bodies(&self, snapshots: &[Snapshot]) -> Result<BodiesAndFindings> {
+        self.keyring().require_reader("reading snapshots' content")?;
+        let table = self.inner.cache.get().and_then(|cache| bodies_table(self, cache));
+        let mut bodies = known_bodies(table.as_ref(), snapshots);
+        let new: Vec<&Snapshot> =
+            snapshots.iter().filter(|snapshot| !bodies.contains_key(&snapshot.id)).collect();
+        let (opened, findings) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        for_each_parallel(&new, self.backend().parallelism(), |snapshot| {
+            match self.open_body(snapshot).map_err(RepoError::into_finding) {
+                Ok(body) => lock(&opened).push((snapshot.id, body)),
+                Err(Ok(finding)) => lock(&findings).push(finding),
+                Err(Err(error)) => return Err(error),
+            }
+            Ok(())
+        })?;
+        let opened = std::mem::take(&mut *lock(&opened));
+        if let (Some(table), Some(cache)) = (table, self.inner.cache.get()) {
+            let fresh: Vec<_> = opened.iter().map(|(id, body)| (*id, body.encode())).collect();
+            // Snapshots that were filtered out are none the less there.
+            table.store(cache, &fresh, |_| true);
+        }
+        bodies.extend(opened);
+        let mut findings = std::mem::take(&mut *lock(&findings));
+        findings.sort();
+        Ok((bodies, findings))
     }
 
     /// The keys of the domain in which a snapshot was written.

@@ -11,11 +11,13 @@ use snap_format::{
     Time, limits,
 };
 
+use crate::boxes::seal_box;
 use crate::index::check_box_size;
 use crate::listing::{Listed, list_area};
 use crate::pack::{PackBuilder, parse_pack, seal_blob};
 use crate::pack_look::StoredPacks;
 use crate::parallel::join;
+use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
 use crate::{
@@ -377,8 +379,14 @@ impl IndexFlushed {
             set: None,
             log_segments: Vec::new(),
         };
-        let id = writer.repository.put_box(Area::Snapshots, ObjectKind::Snapshot, &envelope.encode())?;
+        let keyring = writer.repository.keyring();
+        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        let id = ObjectId(snap_crypto::hash(&bytes));
+        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
         writer.last_look()?;
+        if let Some(cache) = &writer.cache {
+            snapshot_cache::remember(&writer.repository, cache, &bytes);
+        }
         writer.settle();
         Ok(id)
     }

@@ -118,6 +118,9 @@ pub fn backup_in_packs(
     repository.keyring().require_writer("backup")?;
     let prepared = Prepared::new(options.source, context)?;
     let place = cache.map(|cache| cache.place(&repository.backend().location()));
+    if let Some(cache) = cache {
+        repository.remember_in(cache);
+    }
     repository.prefetch(&areas_of_a_backup(place.as_ref()))?;
     let (index, set) = std::thread::scope(|scope| {
         let set = scope.spawn(|| repository.snapshots());
