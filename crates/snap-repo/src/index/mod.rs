@@ -1,5 +1,5 @@
 //! Which blob lies where: sorted tables in the cache, so that memory does not grow with the repository, and hash tables for
-//! what has no table (`docs/adr/0012-index-tables.md`).
+//! what has no table (`docs/adr/0013-index-tables.md`).
 
 mod absorb;
 mod batch;
@@ -169,7 +169,8 @@ impl Index {
         cache: Option<&Cache>,
         batch_len: Option<usize>,
     ) -> Result<(Self, Vec<Finding>)> {
-        let names = repository.list(Area::Index)?;
+        let listed = repository.take_listing(Area::Index)?;
+        let names: Vec<_> = listed.into_iter().map(|object| (object.id, object.size)).collect();
         let Some(cache) = cache else { return Self::load_in_memory(repository, &names) };
         let home = Home::new(repository, cache);
         let (slots, findings) = load::load(&home, &names, batch_len)?;
