@@ -46,13 +46,10 @@ pub(crate) fn seal_blob(
         .ok()
         .filter(|len| *len as usize <= limits::BLOB_PLAIN)
         .ok_or_else(|| RepoError::Refused(format!("a blob of {} bytes is too large", plain.len())))?;
-    let mut sealed = std::mem::take(&mut scratch.sealed);
-    sealed.clear();
-    let (codec, stored) = scratch.pack(plain);
-    let outcome = key.seal_into(&blob_ad(repository, kind, &id, codec, plain_len), stored, &mut sealed);
-    let stored_len = u32::try_from(sealed.len()).expect("a sealed blob is at most 40 bytes above its limit");
-    scratch.sealed = sealed;
-    outcome?;
+    let codec = scratch.pack(plain);
+    key.seal_in_place(&blob_ad(repository, kind, &id, codec, plain_len), &mut scratch.sealed)?;
+    let stored_len =
+        u32::try_from(scratch.sealed.len()).expect("a sealed blob is at most 40 bytes above its limit");
     Ok(BlobEntry { id, stored_len, plain_len, codec, run_key })
 }
 
