@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use snap_format::{BlobId, BlobKind, NodeKind};
+use snap_format::{BlobId, BlobKind, Node, NodeKind};
 use snap_repo::{Area, Located, RepoError, Scratch, for_each_parallel, object_name};
 use snap_source::{Stat, TargetDir, TargetFile};
 
@@ -17,6 +17,10 @@ use crate::{EngineError, Phase, Result};
 const REQUEST: u64 = 4 << 20;
 /// Bytes between two wanted blobs that are fetched along rather than asked for anew.
 const GAP: u64 = 64 << 10;
+/// Chunks that follow one another in a file are written together, up to so many bytes.
+const WRITE: usize = 1 << 20;
+/// Files from this size on need not stay in the page cache.
+const LARGE: u64 = 4 << 20;
 /// Files kept open while they wait for more blobs.
 const OPEN_FILES: usize = 256;
 
@@ -46,6 +50,7 @@ struct Data<'a, 'b> {
 pub(super) fn write_files(
     restore: &Restore<'_>,
     plan: &Plan,
+    spare: &Spare,
     scratch: &mut Scratch,
 ) -> Result<HashSet<usize>> {
     let mut packs: Vec<Vec<Wanted>> = Vec::new();
@@ -94,9 +99,7 @@ pub(super) fn write_files(
     }
     let data = Data { restore, plan, states, open_files: AtomicUsize::new(0) };
     data.write_empty(scratch)?;
-    let threads =
-        restore.context.threads.max(restore.browser.reader().repository().backend().parallelism().min(8));
-    let spare: Mutex<Vec<Buffers>> = Mutex::default();
+    let threads = restore.browser.reading_threads(restore.context.threads);
     for_each_parallel(&requests, threads, |wanted| {
         let buffers = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffers = match buffers {
@@ -111,7 +114,10 @@ pub(super) fn write_files(
     Ok(states.filter(|(_, state)| state.damaged.load(Ordering::Acquire)).map(|(number, _)| number).collect())
 }
 
-struct Buffers {
+/// Buffers to be used again.
+pub(super) type Spare = Mutex<Vec<Buffers>>;
+
+pub(super) struct Buffers {
     sealed: Vec<u8>,
     plain: Vec<u8>,
     scratch: Scratch,
@@ -216,7 +222,17 @@ impl Restore<'_> {
         let fetched = requests.iter().map(|wanted| span(wanted).1).sum();
         super::bump(&self.counts.requests, requests.len() as u64);
         super::bump(&self.counts.fetched_bytes, fetched);
-        self.context.progress.begin(Phase::Restoring, files, bytes);
+        self.expect(files, bytes);
+    }
+
+    /// Adds to what the progress counts up to.
+    pub(super) fn expect(&self, files: u64, bytes: u64) {
+        let progress = self.context.progress;
+        if progress.phase() != Phase::Restoring {
+            progress.begin(Phase::Restoring, 0, 0);
+        }
+        progress.items_total.fetch_add(files, Ordering::Relaxed);
+        progress.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -248,39 +264,55 @@ impl Data<'_, '_> {
         let (start, length) = span(wanted);
         let reader = self.restore.browser.reader();
         let name = object_name(Area::Packs, &wanted[0].place.pack_id);
-        buffers.sealed.resize(length as usize, 0);
-        let fetched = reader.repository().backend().get_into(&name, start, &mut buffers.sealed);
+        if buffers.sealed.len() < length as usize {
+            buffers.sealed.resize(length as usize, 0);
+        }
+        let bytes = &mut buffers.sealed[..length as usize];
+        let fetched = reader.repository().backend().get_into(&name, start, bytes);
         // If the range fails because the pack is damaged or gone, each blob is tried by itself, elsewhere too.
         let fetched = match fetched.map_err(RepoError::from).map_err(RepoError::into_finding) {
             Ok(()) => true,
             Err(Ok(_)) => false,
             Err(Err(error)) => return Err(error.into()),
         };
+        let mut run: Option<Run<'_>> = None;
         for wanted in wanted {
             self.restore.context.check_stop()?;
+            let follows = |run: &Run<'_>| run.is_followed_by(wanted, buffers.plain.len());
+            if !run.as_ref().is_some_and(follows)
+                && let Some(run) = run.take()
+            {
+                self.write(&run, &buffers.plain)?;
+            }
+            if run.is_none() {
+                buffers.plain.clear();
+            }
             let opened = fetched && {
                 let at = (wanted.place.offset - start) as usize;
-                let sealed = &buffers.sealed[at..at + wanted.place.stored_len as usize];
                 let (domain, kind) = (self.restore.browser.domain(), BlobKind::Data);
-                let Buffers { plain, scratch, .. } = buffers;
-                plain.clear();
+                let Buffers { sealed, plain, scratch } = &mut *buffers;
+                let sealed = &sealed[at..at + wanted.place.stored_len as usize];
                 reader.open_sealed(domain, kind, &wanted.id, &wanted.place, sealed, scratch, plain).is_ok()
             };
             if !opened && let Err(error) = self.read_elsewhere(wanted, buffers) {
+                if let Some(run) = run.take() {
+                    self.write(&run, &buffers.plain)?;
+                }
                 self.lose(wanted, error)?;
                 continue;
             }
-            for (file, offset) in &wanted.to {
-                self.write(*file, *offset, &buffers.plain)?;
-            }
+            run.get_or_insert(Run { to: &wanted.to, chunks: 0 }).chunks += 1;
         }
-        Ok(())
+        match run {
+            Some(run) => self.write(&run, &buffers.plain),
+            None => Ok(()),
+        }
     }
 
     fn read_elsewhere(&self, wanted: &Wanted, buffers: &mut Buffers) -> Result<()> {
         let (reader, domain) = (self.restore.browser.reader(), self.restore.browser.domain());
         let Buffers { plain, scratch, .. } = buffers;
-        Ok(reader.read(domain, BlobKind::Data, &wanted.id, scratch, plain)?)
+        Ok(reader.read_onto(domain, BlobKind::Data, &wanted.id, scratch, plain)?)
     }
 
     /// A blob that cannot be had: every file that needs it is lost, each named once.
@@ -294,23 +326,27 @@ impl Data<'_, '_> {
                 let path = self.plan.dirs.path(task.dir, &task.node.name);
                 self.restore.lost(&path, RepoError::from(finding.clone()).into())?;
             }
-            self.blob_done(*file)?;
+            self.blobs_done(*file, 1)?;
         }
         Ok(())
     }
 
-    fn write(&self, file: u32, offset: u64, plain: &[u8]) -> Result<()> {
+    fn write(&self, run: &Run<'_>, plain: &[u8]) -> Result<()> {
+        run.to.iter().try_for_each(|(file, offset)| self.write_to(*file, *offset, plain, run.chunks))
+    }
+
+    fn write_to(&self, file: u32, offset: u64, plain: &[u8], chunks: u32) -> Result<()> {
         let task = &self.plan.files[file as usize];
         if !self.states[file as usize].damaged.load(Ordering::Acquire) {
             let outcome =
-                self.with_file(file, |handle| write_around_holes(handle, &task.node.kind, offset, plain));
+                self.with_file(file, |handle| write_around_holes(handle, &task.node, offset, plain));
             if outcome.is_ok() {
                 super::bump(&self.restore.counts.restored_bytes, plain.len() as u64);
             }
             self.settle(file, outcome)?;
         }
         self.restore.context.progress.add(0, plain.len() as u64);
-        self.blob_done(file)
+        self.blobs_done(file, chunks)
     }
 
     /// A full disk ends the restore; any other failure costs the file.
@@ -330,8 +366,8 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    fn blob_done(&self, file: u32) -> Result<()> {
-        if self.states[file as usize].remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn blobs_done(&self, file: u32, count: u32) -> Result<()> {
+        if self.states[file as usize].remaining.fetch_sub(count, Ordering::AcqRel) == count {
             self.count_written(file);
             self.finish(file)?;
         }
@@ -409,7 +445,9 @@ impl Data<'_, '_> {
             }
         } else {
             let outcome = self.with_file(file, |handle| {
-                handle.set_len(task.node.size())?;
+                if !ends_with_data(task) {
+                    handle.set_len(task.node.size())?;
+                }
                 self.restore.notes(&path, handle.apply(&task.node, &self.restore.apply_options));
                 Ok(())
             });
@@ -424,21 +462,49 @@ impl Data<'_, '_> {
     }
 }
 
+/// Chunks that are written together, and where to.
+struct Run<'a> {
+    to: &'a [(u32, u64)],
+    chunks: u32,
+}
+
+impl Run<'_> {
+    /// Whether `next` belongs right behind the `length` bytes of this, in the one file that wants them.
+    fn is_followed_by(&self, next: &Wanted, length: usize) -> bool {
+        let end = match self.to {
+            [(file, offset)] => (*file, offset + length as u64),
+            _ => return false,
+        };
+        next.to == [end] && length + next.place.plain_len as usize <= WRITE
+    }
+}
+
+/// Whether a file that was made anew has its length when its chunks are written.
+fn ends_with_data(task: &FileTask) -> bool {
+    let hole_at_end = match &task.node.kind {
+        NodeKind::File { holes, .. } => {
+            holes.last().is_some_and(|(start, length)| start + length >= task.node.size())
+        }
+        _ => false,
+    };
+    task.existing.is_none() && !hole_at_end
+}
+
 /// Whether what stands there stays, and only what differs is written.
 pub(super) fn is_written_in_place(stat: &Stat) -> bool {
     stat.kind == snap_source::FileType::File && stat.links == 1
 }
 
 /// Writes a chunk that may span holes: `offset` is where its first byte goes.
-fn write_around_holes(
-    file: &TargetFile,
-    kind: &NodeKind,
-    mut offset: u64,
-    mut plain: &[u8],
-) -> io::Result<()> {
-    let holes: &[(u64, u64)] = match kind {
+fn write_around_holes(file: &TargetFile, node: &Node, mut offset: u64, mut plain: &[u8]) -> io::Result<()> {
+    let size = node.size();
+    let holes: &[(u64, u64)] = match &node.kind {
         NodeKind::File { holes, .. } => holes,
         _ => &[],
+    };
+    let write = |bytes: &[u8], offset| match size >= LARGE {
+        true => file.write_at_uncached(bytes, offset),
+        false => file.write_at(bytes, offset),
     };
     let first = holes.partition_point(|(start, _)| *start < offset);
     for (start, length) in &holes[first..] {
@@ -447,8 +513,8 @@ fn write_around_holes(
             break;
         }
         let (now, later) = plain.split_at(before as usize);
-        file.write_at(now, offset)?;
+        write(now, offset)?;
         (offset, plain) = (start + length, later);
     }
-    file.write_at(plain, offset)
+    write(plain, offset)
 }
