@@ -81,6 +81,8 @@ struct Tools {
     scratch: Scratch,
     /// Grows to the largest request met and is never cleared: clearing costs as much as reading.
     sealed: Vec<u8>,
+    /// The plaintext of a group.
+    unit: Vec<u8>,
 }
 
 /// Lets everyone else end if a thread panics: they would wait for its part for ever.
@@ -182,7 +184,8 @@ impl<'a> ReadAhead<'a> {
             if let Some((_, before)) = chunks.last() {
                 let adjoins = before.as_ref().zip(place.as_ref()).is_some_and(|(a, b)| {
                     let end = a.offset + u64::from(a.stored_len);
-                    a.pack == b.pack && (end..=end + GAP).contains(&b.offset)
+                    // The next member of the same group, or what lies behind.
+                    a.pack == b.pack && (a.offset == b.offset || (end..=end + GAP).contains(&b.offset))
                 });
                 if !adjoins || bytes + length > REQUEST {
                     break;
@@ -244,12 +247,24 @@ impl<'a> ReadAhead<'a> {
     ) -> Result<()> {
         let (reader, domain) = (self.browser.reader(), self.browser.domain());
         let fetched = self.fetch(chunks, tools);
+        // Of the group whose plaintext is in `tools.unit`.
+        let mut unit_at = None;
         for (id, place) in chunks {
-            let Tools { scratch, sealed } = &mut *tools;
+            let Tools { scratch, sealed, unit } = &mut *tools;
             let opened = fetched.zip(place.as_ref()).is_some_and(|(start, place)| {
                 let at = (place.offset - start) as usize;
                 let sealed = &sealed[at..at + place.stored_len as usize];
-                reader.open_sealed(domain, BlobKind::Data, id, place, sealed, scratch, plain).is_ok()
+                if place.group.is_none() {
+                    let kind = BlobKind::Data;
+                    return reader.open_sealed(domain, kind, id, place, sealed, scratch, plain).is_ok();
+                }
+                if unit_at != Some(place.offset) {
+                    unit.clear();
+                    let opened = reader.open_unit(BlobKind::Data, id, place, sealed, scratch, unit);
+                    unit_at = opened.is_ok().then_some(place.offset);
+                }
+                let member = unit_at.and_then(|_| reader.member(domain, id, place, unit).ok());
+                member.map(|member| plain.extend_from_slice(member)).is_some()
             });
             // What cannot be had from here is perhaps stored elsewhere, too; if not, that names the damage.
             if !opened {
@@ -317,7 +332,7 @@ impl Tools {
     fn new() -> Result<Self> {
         let scratch =
             Scratch::new(1).map_err(|error| EngineError::io("preparing", b"decompression", error))?;
-        Ok(Self { scratch, sealed: Vec::new() })
+        Ok(Self { scratch, sealed: Vec::new(), unit: Vec::new() })
     }
 }
 

@@ -45,17 +45,28 @@ impl Scratch {
         })
     }
 
+    /// As [`Scratch::pack`], without looking at samples first.
+    pub(crate) fn pack_unseen(&mut self, plain: &[u8]) -> Codec {
+        if self.compress(plain) { Codec::Zstd } else { self.leave(plain) }
+    }
+
     /// Puts into `sealed`, behind room for the nonce, what to store of `plain`: itself, or a frame that has been decompressed
     /// and compared.
     pub(crate) fn pack(&mut self, plain: &[u8]) -> Codec {
-        if self.shrinks(plain) && self.compress(plain) {
-            return Codec::Zstd;
-        }
+        if self.shrinks(plain) { self.pack_unseen(plain) } else { self.leave(plain) }
+    }
+
+    fn leave(&mut self, plain: &[u8]) -> Codec {
         self.sealed.truncate(NONCE);
         self.sealed.resize(NONCE, 0);
         self.sealed.reserve(plain.len() + OVERHEAD);
         self.sealed.extend_from_slice(plain);
         Codec::Raw
+    }
+
+    /// Whether it may compress well among others.
+    pub(crate) fn may_shrink(&mut self, plain: &[u8]) -> bool {
+        plain.len() < SAMPLED_FROM || self.shrinks(plain)
     }
 
     /// Compresses three small samples; random bytes, media and archives show here at a hundredth of the cost.

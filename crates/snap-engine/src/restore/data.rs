@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -47,12 +48,7 @@ struct Data<'a, 'b> {
 }
 
 /// Writes all files of the plan. Returns the positions of those that did not come out whole, each said and counted.
-pub(super) fn write_files(
-    restore: &Restore<'_>,
-    plan: &Plan,
-    spare: &Spare,
-    scratch: &mut Scratch,
-) -> Result<HashSet<usize>> {
+pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, spare: &Spare) -> Result<HashSet<usize>> {
     let mut packs: Vec<Vec<Wanted>> = Vec::new();
     let mut states = Vec::with_capacity(plan.files.len());
     let mut by_blob: HashMap<BlobId, (usize, usize)> = HashMap::new();
@@ -86,7 +82,9 @@ pub(super) fn write_files(
         }
     }
     drop(by_blob);
-    packs.iter_mut().for_each(|wanted| wanted.sort_by_key(|wanted| wanted.place.offset));
+    packs
+        .iter_mut()
+        .for_each(|wanted| wanted.sort_by_key(|wanted| (wanted.place.offset, wanted.place.within().start)));
     let requests: Vec<&[Wanted]> = packs.iter().flat_map(|wanted| split_requests(wanted)).collect();
     restore.plan_transfer(&requests, plan.files.len() as u64, total_bytes);
     if restore.options.dry_run {
@@ -98,7 +96,7 @@ pub(super) fn write_files(
         return Ok(HashSet::new());
     }
     let data = Data { restore, plan, states, open_files: AtomicUsize::new(0) };
-    data.write_empty(scratch)?;
+    data.write_empty()?;
     let threads = restore.browser.reading_threads(restore.context.threads);
     for_each_parallel(&requests, threads, |wanted| {
         let buffers = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -119,6 +117,7 @@ pub(super) type Spare = Mutex<Vec<Buffers>>;
 
 pub(super) struct Buffers {
     sealed: Vec<u8>,
+    /// Of units.
     plain: Vec<u8>,
     scratch: Scratch,
 }
@@ -206,7 +205,9 @@ fn split_requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
             let last = &wanted[at - 1].place;
             let last_end = last.offset + u64::from(last.stored_len);
             let next_end = next.place.offset + u64::from(next.place.stored_len);
-            next.place.offset > last_end + GAP || next_end - wanted[start].place.offset > REQUEST
+            // The members of a group stay together.
+            next.place.offset > last_end + GAP
+                || next.place.offset != last.offset && next_end - wanted[start].place.offset > REQUEST
         });
         if ends && start < at {
             out.push(&wanted[start..at]);
@@ -245,7 +246,7 @@ fn span(wanted: &[Wanted]) -> (u64, u64) {
 
 impl Data<'_, '_> {
     /// Files that need nothing fetched: empty ones, ones of holes alone, and ones that are there already.
-    fn write_empty(&self, _scratch: &mut Scratch) -> Result<()> {
+    fn write_empty(&self) -> Result<()> {
         let empty: Vec<u32> = (0..self.states.len() as u32)
             .filter(|number| self.states[*number as usize].remaining.load(Ordering::Relaxed) == 0)
             .filter(|number| !self.states[*number as usize].damaged.load(Ordering::Relaxed))
@@ -275,44 +276,40 @@ impl Data<'_, '_> {
             Err(Ok(_)) => false,
             Err(Err(error)) => return Err(error.into()),
         };
+        let Buffers { sealed, plain, scratch } = buffers;
+        let domain = self.restore.browser.domain();
         let mut run: Option<Run<'_>> = None;
-        for wanted in wanted {
+        for unit in wanted.chunk_by(|one, next| one.place.offset == next.place.offset) {
             self.restore.context.check_stop()?;
-            let follows = |run: &Run<'_>| run.is_followed_by(wanted, buffers.plain.len());
-            if !run.as_ref().is_some_and(follows)
-                && let Some(run) = run.take()
-            {
-                self.write(&run, &buffers.plain)?;
+            let place = &unit[0].place;
+            let at = plain.len() + place.within().start;
+            if !run.as_ref().is_some_and(|run| run.is_followed_by(&unit[0], at)) {
+                self.write(run.take(), plain)?;
+                plain.clear();
             }
-            if run.is_none() {
-                buffers.plain.clear();
-            }
+            let unit_at = plain.len();
             let opened = fetched && {
-                let at = (wanted.place.offset - start) as usize;
-                let (domain, kind) = (self.restore.browser.domain(), BlobKind::Data);
-                let Buffers { sealed, plain, scratch } = &mut *buffers;
-                let sealed = &sealed[at..at + wanted.place.stored_len as usize];
-                reader.open_sealed(domain, kind, &wanted.id, &wanted.place, sealed, scratch, plain).is_ok()
+                let sealed = &sealed[(place.offset - start) as usize..][..place.stored_len as usize];
+                reader.open_unit(BlobKind::Data, &unit[0].id, place, sealed, scratch, plain).is_ok()
             };
-            if !opened && let Err(error) = self.read_elsewhere(wanted, buffers) {
-                if let Some(run) = run.take() {
-                    self.write(&run, &buffers.plain)?;
+            for wanted in unit {
+                let is_here =
+                    opened && reader.member(domain, &wanted.id, &wanted.place, &plain[unit_at..]).is_ok();
+                let at = if is_here { unit_at + wanted.place.within().start } else { plain.len() };
+                // What is damaged here is perhaps stored elsewhere, too.
+                if !is_here
+                    && let Err(error) = reader.read_onto(domain, BlobKind::Data, &wanted.id, scratch, plain)
+                {
+                    self.lose(wanted, error.into())?;
+                    continue;
                 }
-                self.lose(wanted, error)?;
-                continue;
+                match run.as_mut().filter(|run| run.is_followed_by(wanted, at)) {
+                    Some(run) => run.push(wanted),
+                    None => self.write(run.replace(Run::new(wanted, at)), plain)?,
+                }
             }
-            run.get_or_insert(Run { to: &wanted.to, chunks: 0 }).chunks += 1;
         }
-        match run {
-            Some(run) => self.write(&run, &buffers.plain),
-            None => Ok(()),
-        }
-    }
-
-    fn read_elsewhere(&self, wanted: &Wanted, buffers: &mut Buffers) -> Result<()> {
-        let (reader, domain) = (self.restore.browser.reader(), self.restore.browser.domain());
-        let Buffers { plain, scratch, .. } = buffers;
-        Ok(reader.read_onto(domain, BlobKind::Data, &wanted.id, scratch, plain)?)
+        self.write(run, plain)
     }
 
     /// A blob that cannot be had: every file that needs it is lost, each named once.
@@ -331,7 +328,9 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    fn write(&self, run: &Run<'_>, plain: &[u8]) -> Result<()> {
+    fn write(&self, run: Option<Run<'_>>, plain: &[u8]) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        let plain = &plain[run.plain];
         run.to.iter().try_for_each(|(file, offset)| self.write_to(*file, *offset, plain, run.chunks))
     }
 
@@ -465,17 +464,26 @@ impl Data<'_, '_> {
 /// Chunks that are written together, and where to.
 struct Run<'a> {
     to: &'a [(u32, u64)],
+    /// Where they stand in the plaintext.
+    plain: Range<usize>,
     chunks: u32,
 }
 
-impl Run<'_> {
-    /// Whether `next` belongs right behind the `length` bytes of this, in the one file that wants them.
-    fn is_followed_by(&self, next: &Wanted, length: usize) -> bool {
-        let end = match self.to {
-            [(file, offset)] => (*file, offset + length as u64),
-            _ => return false,
-        };
-        next.to == [end] && length + next.place.plain_len as usize <= WRITE
+impl<'a> Run<'a> {
+    fn new(first: &'a Wanted, at: usize) -> Self {
+        Self { to: &first.to, plain: at..at + first.place.plain_len as usize, chunks: 1 }
+    }
+
+    /// Whether `next`, of which the plaintext stands at `at`, belongs right behind this, in the one file that wants them.
+    fn is_followed_by(&self, next: &Wanted, at: usize) -> bool {
+        let [(file, offset)] = *self.to else { return false };
+        let is_next = self.plain.end == at && next.to == [(file, offset + self.plain.len() as u64)];
+        is_next && self.plain.len() + next.place.plain_len as usize <= WRITE
+    }
+
+    fn push(&mut self, next: &Wanted) {
+        self.plain.end += next.place.plain_len as usize;
+        self.chunks += 1;
     }
 }
 

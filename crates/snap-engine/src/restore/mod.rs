@@ -115,8 +115,8 @@ fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> 
     restore.context.progress.begin(Phase::Planning, 0, 0);
     let dry_run = restore.options.dry_run;
     let buffers = data::Spare::default();
-    let mut do_files = |plan: &mut Plan, scratch: &mut Scratch| {
-        let lost = data::write_files(restore, plan, &buffers, scratch)?;
+    let mut do_files = |plan: &mut Plan| {
+        let lost = data::write_files(restore, plan, &buffers)?;
         if restore.options.verify && !dry_run {
             verify::verify(restore, plan, &lost)?;
         }

@@ -50,7 +50,7 @@ const FILE_WEIGHT: u64 = 900;
 const CHUNK_WEIGHT: u64 = 400;
 
 /// Does what is planned of files so far, and forgets it.
-pub(super) type DoFiles<'f> = dyn FnMut(&mut Plan, &mut Scratch) -> Result<()> + 'f;
+pub(super) type DoFiles<'f> = dyn FnMut(&mut Plan) -> Result<()> + 'f;
 
 impl Plan {
     /// Ends with some files, of which those at the positions `lost` did not come out whole.
@@ -133,7 +133,7 @@ pub(super) fn plan<'a>(
             }
         },
     };
-    (planner.do_files)(&mut planner.plan, scratch)?;
+    (planner.do_files)(&mut planner.plan)?;
     Ok(planner.plan)
 }
 
@@ -284,7 +284,7 @@ impl Planner<'_, '_> {
                         self.plan.weight += FILE_WEIGHT + CHUNK_WEIGHT * blobs.len() as u64;
                         self.plan.files.push(FileTask { dir, node, blobs, existing });
                         if self.plan.weight > self.restore.context.memory_bytes / 8 {
-                            (self.do_files)(&mut self.plan, scratch)?;
+                            (self.do_files)(&mut self.plan)?;
                         }
                     }
                 }
