@@ -5,6 +5,7 @@
 
 mod credentials;
 mod error;
+mod object_lock;
 mod object_store;
 mod runtime;
 mod services;
@@ -12,6 +13,7 @@ mod sftp;
 mod uri;
 
 pub(crate) use credentials::Credentials;
-pub(crate) use services::{SCHEMES, open};
+pub use object_lock::{LockMode, ObjectLock, Retention, RetentionReport};
+pub(crate) use services::{SCHEMES, open, open_object_lock};
 pub use uri::redact;
 pub(crate) use uri::{Uri, looks_like_uri};
