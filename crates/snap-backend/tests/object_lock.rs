@@ -122,7 +122,7 @@ fn retention_is_extended_and_never_shortened() {
     }
     let wanted = days(7, LockMode::Governance);
     let missing = name("packs/missing");
-    let report = lock.extend_retention(&[&objects[..], &[missing.clone()]].concat(), wanted);
+    let report = lock.extend_retention(&[&objects[..], std::slice::from_ref(&missing)].concat(), wanted);
     assert_eq!((report.extended, report.sufficient), (24, 16));
     assert!(report.failed.len() == 1 && report.failed[0].0 == missing);
     let expected = [

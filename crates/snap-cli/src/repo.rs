@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions};
+use snap_backend::{Backend, BandwidthOptions, Environment, ObjectLock, ObjectName, RetryOptions};
 use snap_crypto::Zeroizing;
 use snap_format::{CONFIG_CHECKSUM_LEN, Config, RepoId};
 use snap_repo::{Cache, Finding, RepoError, Repository, Secret};
@@ -60,18 +60,15 @@ impl Place {
         retry: RetryOptions,
     ) -> Result<Arc<dyn Backend>, Failure> {
         let env = |name: &str| app.env.text(name);
-        let options = snap_backend::OpenOptions {
-            create,
-            env: Some(&env),
-            ambient_credentials: true,
-            retry: Some(retry),
-            bandwidth: BandwidthOptions {
-                upload_bytes: app.global.limit_upload.and_then(|size| NonZeroU64::new(size.0)),
-                download_bytes: app.global.limit_download.and_then(|size| NonZeroU64::new(size.0)),
-            },
-            ..snap_backend::OpenOptions::default()
-        };
+        let options = open_options(app, &env, create, retry);
         Ok(snap_backend::open(&self.uri, &options)?)
+    }
+
+    /// Versions and locks of the store, if it has such things.
+    pub fn object_lock(&self, app: &App) -> Result<Option<ObjectLock>, Failure> {
+        let env = |name: &str| app.env.text(name);
+        let options = open_options(app, &env, false, RetryOptions::default());
+        Ok(snap_backend::open_object_lock(&self.uri, &options)?)
     }
 
     /// Where the key comes from; the default repository brings its own.
@@ -103,6 +100,25 @@ impl Place {
             _ => {}
         }
         failure
+    }
+}
+
+fn open_options<'a>(
+    app: &App,
+    env: Environment<'a>,
+    create: bool,
+    retry: RetryOptions,
+) -> snap_backend::OpenOptions<'a> {
+    snap_backend::OpenOptions {
+        create,
+        env: Some(env),
+        ambient_credentials: true,
+        retry: Some(retry),
+        bandwidth: BandwidthOptions {
+            upload_bytes: app.global.limit_upload.and_then(|size| NonZeroU64::new(size.0)),
+            download_bytes: app.global.limit_download.and_then(|size| NonZeroU64::new(size.0)),
+        },
+        ..snap_backend::OpenOptions::default()
     }
 }
 

@@ -19,7 +19,7 @@ mod select;
 mod stats;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
-pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};

@@ -112,7 +112,8 @@ Examples:
   snap check --read-data                        every stored byte
   snap check --read-data-subset 3/30            on the third day of the month
   snap check --read-data-subset 2%
-  snap -r /mnt/disk/snap check --keyless        on the storage host, without any key")]
+  snap -r /mnt/disk/snap check --keyless        on the storage host, without any key
+  snap check --immutable                        what could this machine's credentials destroy?")]
 pub struct CheckArgs {
     /// Read, authenticate and re-hash every stored byte.
     #[arg(long, conflicts_with_all = ["read_data_subset", "keyless"])]
@@ -125,4 +126,13 @@ pub struct CheckArgs {
     /// Compare every object with its name; needs no key.
     #[arg(long)]
     pub keyless: bool,
+
+    /// Try, on an object of its own, what the store's credentials could destroy, and show what is locked until when; needs
+    /// no key.
+    #[arg(long, conflicts_with_all = ["read_data", "read_data_subset", "keyless"])]
+    pub immutable: bool,
+
+    /// With --immutable: exit with 4 unless everything is locked and these credentials cannot undo it.
+    #[arg(long, requires = "immutable")]
+    pub require_immutable: bool,
 }

@@ -4,6 +4,7 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod immutable;
 mod init;
 mod key;
 mod ls;

@@ -21,6 +21,7 @@
 //! Everything is asked of the store itself in ranges, which no cache answers.
 
 mod damage;
+mod immutable;
 mod keyless;
 mod packs;
 mod report;
@@ -47,6 +48,7 @@ use structure::Structure;
 use trees::Trees;
 use work::lock;
 
+pub use immutable::{AreaLocks, ImmutableReport, Outcome, Probe, check_immutable};
 pub use keyless::check_keyless;
 
 /// How much of the packs to read.
