@@ -5,6 +5,7 @@ use std::error::Error;
 use snap_backend::{BackendError, ErrorKind, Operation};
 use snap_crypto::CryptoError;
 use snap_engine::EngineError;
+use snap_ops::{ConfigError, SecretError};
 use snap_repo::{RepoError, parse_object_name};
 
 /// Exit codes; they are API.
@@ -19,7 +20,7 @@ pub enum Exit {
     Usage = 2,
     /// Done, but some source entries could not be read.
     Incomplete = 3,
-    /// Damage was found.
+    /// Damage was found, or a finding of `policy --check`.
     Damage = 4,
     /// There is no repository.
     NoRepository = 10,
@@ -133,6 +134,22 @@ impl From<CryptoError> for Failure {
     }
 }
 
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::Unreadable { .. } => "check the path; `snap config init` writes an example",
+            ConfigError::Invalid { .. } => "correct it, or name another file: --config or SNAP_CONFIG",
+        };
+        Self::of(&error, (Exit::Usage, Some(hint)))
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        Self::of(&error, (Exit::Failed, Some("snap.toml says that credentials are there")))
+    }
+}
+
 fn judge_engine(error: &EngineError) -> Verdict {
     match error {
         EngineError::Repo(error) => judge_repo(error),
@@ -148,6 +165,12 @@ fn judge_engine(error: &EngineError) -> Verdict {
         EngineError::Ambiguous { .. } => (Exit::Usage, Some("give more digits of the id")),
         EngineError::SeveralGroups { .. } => {
             (Exit::Usage, Some("choose with --dataset or --host, or give the id of a snapshot"))
+        }
+        EngineError::KeepsNothing(_) => {
+            (Exit::Failed, Some("nothing was forgotten; to forget all of a group, name its snapshots"))
+        }
+        EngineError::Pinned(_) => {
+            (Exit::Failed, Some("nothing was forgotten; `snap pin --remove SNAPSHOT` takes the pin away"))
         }
         EngineError::NoPath { .. } => (Exit::Failed, Some("`snap ls SNAPSHOT` lists the paths in it")),
         EngineError::Usage(_) => (Exit::Usage, Some("add --help to the command to see what it takes")),
@@ -312,6 +335,8 @@ mod tests {
             (EngineError::NoSource("x".into()), 1),
             (EngineError::Command("x".into()), 1),
             (EngineError::Refused("x".into()), 1),
+            (EngineError::KeepsNothing("x".into()), 1),
+            (EngineError::Pinned("x".into()), 1),
             (EngineError::Interrupted, 130),
         ];
         for (error, code) in cases {

@@ -108,6 +108,18 @@ impl KeySource {
         }
     }
 
+    /// The name of the kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::KeyFile(_) => "key-file",
+            Self::PasswordFile(_) => "password-file",
+            Self::PasswordCommand(_) => "password-command",
+            Self::Password(_) => "password",
+            Self::RecoveryFile(_) => "recovery-key-file",
+            Self::Recovery(_) => "recovery-key",
+        }
+    }
+
     /// Whether reading it takes standard input.
     pub fn reads_stdin(&self) -> bool {
         matches!(self, Self::RecoveryFile(path) if path.as_os_str() == "-")

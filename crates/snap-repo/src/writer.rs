@@ -13,7 +13,7 @@ use snap_format::{
 };
 
 use crate::index::check_box_size;
-use crate::pack::{PackBuilder, parse_pack, seal_blob};
+use crate::pack::{Group, PackBuilder, parse_pack, seal_unit};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
 use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
@@ -25,11 +25,13 @@ pub struct WriterOptions {
     pub pack_target: usize,
     /// Packs on their way at the same time; each takes `pack_target` of memory.
     pub uploads: usize,
+    /// zstd level, 1 to 19.
+    pub level: i32,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2 }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3 }
     }
 }
 
@@ -69,6 +71,8 @@ pub struct Writer {
     used: Vec<AtomicBool>,
     fresh: [Mutex<HashSet<BlobId>>; SHARDS],
     open: [Mutex<Option<PackBuilder>>; 2],
+    /// Groups of small blobs that are not full: about as many as there are threads.
+    groups: Mutex<Vec<Group>>,
     uploader: Uploader,
     options: WriterOptions,
 }
@@ -132,6 +136,7 @@ impl Writer {
             avoid,
             fresh: Default::default(),
             open: Default::default(),
+            groups: Mutex::default(),
             uploader,
             options,
         })
@@ -182,25 +187,42 @@ impl Writer {
         if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
             return Ok((id, false));
         }
-        let entry = seal_blob(self.repository.id(), kind, id, plain, &self.run.0, 0, scratch)?;
-        let sealed = std::mem::take(&mut scratch.sealed);
-        let outcome = self.push(kind, entry, self.run.1, &sealed);
-        scratch.sealed = sealed;
-        outcome?;
+        let is_member =
+            kind == BlobKind::Data && plain.len() < Group::MEMBER_MAX && scratch.may_shrink(plain);
+        if is_member {
+            // The one that was used last: its members come from the same place.
+            let mut group = lock(&self.groups).pop().unwrap_or_default();
+            group.push(id, plain);
+            if group.is_full() {
+                self.store_group(&mut group, scratch)?;
+            }
+            lock(&self.groups).push(group);
+        } else {
+            let (codec, stored_len) =
+                seal_unit(self.repository.id(), kind, Some(&id), plain, &self.run.0, scratch)?;
+            let plain_len = plain.len() as u32; // checked when it was sealed
+            let line = BlobEntry { id, stored_len, plain_len, codec, grouped: false, run_key: 0 };
+            self.push(kind, &[line], self.run.1, &scratch.sealed)?;
+        }
         let stats = self.uploader.stats();
         stats.added_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
         stats.blobs.fetch_add(1, Ordering::Relaxed);
         Ok((id, true))
     }
 
-    /// Puts a sealed blob into the open pack of its kind; a pack that is full goes on its way.
-    fn push(&self, kind: BlobKind, mut entry: BlobEntry, run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
+    fn store_group(&self, group: &mut Group, scratch: &mut Scratch) -> Result<()> {
+        let lines = group.seal(self.repository.id(), BlobKind::Data, &self.run.0, scratch)?;
+        self.push(BlobKind::Data, &lines, self.run.1, &scratch.sealed)
+    }
+
+    /// Puts a sealed unit into the open pack of its kind; a pack that is full goes on its way.
+    fn push(&self, kind: BlobKind, lines: &[BlobEntry], run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
         self.uploader.check()?;
         let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
         let keyring = self.repository.keyring();
         let new_pack = || PackBuilder::new(keyring, kind, self.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
-        entry.run_key = match pack.run_key(&run_key) {
+        let position = match pack.run_key(&run_key) {
             Some(position) => position,
             None => {
                 // The list of run keys is full: only moved blobs, of more than 256 runs, come here.
@@ -209,7 +231,7 @@ impl Writer {
                 pack.run_key(&run_key).expect("an empty list has room")
             }
         };
-        pack.push(entry, sealed);
+        pack.push(lines, position, sealed);
         // Not before it has reached the target: a pack below it would be padded (F17), each by up to a sixteenth.
         if pack.len() >= self.options.pack_target
             && let Some(full) = open.take()
@@ -228,6 +250,14 @@ impl Writer {
     }
 
     fn flush(&self) -> Result<()> {
+        let groups = std::mem::take(&mut *lock(&self.groups));
+        if groups.iter().any(|group| !group.is_empty()) {
+            let mut scratch = Scratch::new(self.options.level)
+                .map_err(|error| RepoError::Refused(format!("no memory to compress: {error}")))?;
+            for mut group in groups.into_iter().filter(|group| !group.is_empty()) {
+                self.store_group(&mut group, &mut scratch)?;
+            }
+        }
         for open in &self.open {
             if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
                 self.uploader.send(pack)?;
@@ -266,9 +296,10 @@ impl Writer {
         };
         crate::verify::check_name(&object_name(Area::Packs, id), id, &bytes)?;
         let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
-        for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
-            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
-            self.push(opened.pack.kind, *blob, opened.pack.run_keys[usize::from(blob.run_key)], sealed)?;
+        for unit in PackHeader::units(&opened.pack.blobs) {
+            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
+            let run_key = opened.pack.run_keys[usize::from(unit.blobs[0].run_key)];
+            self.push(opened.pack.kind, unit.blobs, run_key, sealed)?;
         }
         Ok(())
     }

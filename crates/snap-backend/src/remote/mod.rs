@@ -10,10 +10,13 @@ mod object_store;
 mod runtime;
 mod services;
 mod sftp;
+mod site;
 mod uri;
 
 pub(crate) use credentials::Credentials;
 pub use object_lock::{LockMode, ObjectLock, Retention, RetentionReport};
-pub(crate) use services::{SCHEMES, open, open_object_lock};
+pub use services::SCHEMES;
+pub(crate) use services::{open, open_object_lock};
+pub use site::Site;
 pub use uri::redact;
 pub(crate) use uri::{Uri, looks_like_uri};
