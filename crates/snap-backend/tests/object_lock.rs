@@ -61,8 +61,8 @@ fn a_bucket_says_what_it_keeps() {
         assert_eq!((lock.is_versioned().unwrap(), lock.has_locks().unwrap()), (versions, locks));
         let version = lock.put(&name("packs/a"), body(), None).unwrap();
         assert_eq!(version.is_some(), versions);
-        assert_eq!(lock.retention_of(&name("packs/a")).unwrap(), None);
-        assert_eq!(lock.retention_of(&name("packs/none")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(lock.retention_of(&name("packs/a"), None).unwrap(), None);
+        assert_eq!(lock.retention_of(&name("packs/none"), None).unwrap_err().kind(), ErrorKind::NotFound);
     }
     for uri in ["/some/dir", "webdav://host/path"] {
         assert!(open_object_lock(uri, &OpenOptions::default()).unwrap().is_none());
@@ -75,7 +75,7 @@ fn what_the_backend_puts_the_lock_sees() {
     let backend = open(&server.uri("a%20prefix"), &options(server.credentials())).unwrap();
     backend.put(&name("packs/ab/x"), body()).unwrap();
     let lock = lock_of(&server);
-    assert_eq!(lock.retention_of(&name("packs/ab/x")).unwrap().unwrap().mode, LockMode::Compliance);
+    assert_eq!(lock.retention_of(&name("packs/ab/x"), None).unwrap().unwrap().mode, LockMode::Compliance);
     // Deleting hides; the version is there, and stays.
     lock.delete(&name("packs/ab/x"), None, false).unwrap();
     assert!(!backend.exists(&name("packs/ab/x")).unwrap());
@@ -91,7 +91,7 @@ fn a_lock_holds_until_its_end_and_governance_can_be_bypassed() {
         let object = name("packs/a");
         let version = lock.put(&object, body(), Some(days(2, mode))).unwrap().unwrap();
         let version = Some(version.as_str());
-        assert_eq!(lock.retention_of(&object).unwrap(), Some(days(2, mode)));
+        assert_eq!(lock.retention_of(&object, None).unwrap(), Some(days(2, mode)));
         for error in [
             lock.delete(&object, version, false).unwrap_err(),
             lock.set_retention(&object, version, days(1, mode), false).unwrap_err(),
@@ -121,10 +121,12 @@ fn retention_is_extended_and_never_shortened() {
         lock.put(object, body(), kept[number % 5]).unwrap();
     }
     let wanted = days(7, LockMode::Governance);
-    let missing = name("packs/missing");
-    let report = lock.extend_retention(&[&objects[..], std::slice::from_ref(&missing)].concat(), wanted);
-    assert_eq!((report.extended, report.sufficient), (24, 16));
-    assert!(report.failed.len() == 1 && report.failed[0].0 == missing);
+    let extended =
+        |object, wanted: Retention| lock.extend_retention(object, None, wanted.until, wanted).unwrap().1;
+    let changed: Vec<bool> = objects.iter().map(|object| extended(object, wanted)).collect();
+    assert!(
+        changed.iter().enumerate().all(|(number, changed)| *changed == [0, 1, 3].contains(&(number % 5)))
+    );
     let expected = [
         wanted,
         wanted,
@@ -133,16 +135,69 @@ fn retention_is_extended_and_never_shortened() {
         days(30, LockMode::Compliance),
     ];
     for (number, object) in objects.iter().enumerate() {
-        let (found, expected) = (lock.retention_of(object).unwrap().unwrap(), expected[number % 5]);
+        let (found, expected) = (lock.retention_of(object, None).unwrap().unwrap(), expected[number % 5]);
         assert_eq!(found.mode, expected.mode);
         assert!((found.until.unix_seconds - expected.until.unix_seconds).abs() <= 2, "{number}");
     }
     // A stricter mode is taken on at once, and no time is lost by it.
-    let report = lock.extend_retention(&objects, days(7, LockMode::Compliance));
-    assert!(report.failed.is_empty() && report.extended >= 24);
-    let third = lock.retention_of(&objects[2]).unwrap().unwrap();
+    assert!(extended(&objects[2], days(7, LockMode::Compliance)));
+    let third = lock.retention_of(&objects[2], None).unwrap().unwrap();
     assert_eq!(third.mode, LockMode::Compliance);
     assert!(third.until.unix_seconds > days(29, LockMode::Governance).until.unix_seconds);
+    let missing = lock.extend_retention(&name("packs/missing"), None, wanted.until, wanted).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn every_version_is_listed_and_has_a_lock_of_its_own() {
+    let server = S3Server::start_keeping(LOCKS);
+    let lock = lock_of(&server);
+    let put = |object: &str| lock.put(&name(object), body(), None).unwrap().unwrap();
+    for number in 0..20 {
+        put(&format!("packs/{number:02}"));
+    }
+    let old = put("packs/00");
+    let new = put("packs/00");
+    lock.delete(&name("packs/01"), None, false).unwrap();
+    let listed = |prefix: &str| {
+        let mut out = Vec::new();
+        lock.list_versions(prefix, &mut |version| {
+            out.push(version);
+            Ok(())
+        })
+        .unwrap();
+        out
+    };
+    let packs = listed("packs/");
+    assert_eq!(packs.len(), 20 + 2 + 1, "{packs:?}");
+    let of = |object: &str| packs.iter().filter(|it| it.name == name(object)).collect::<Vec<_>>();
+    let (first, second) = (of("packs/00"), of("packs/01"));
+    assert_eq!((first.len(), first[0].version.as_str(), first[1].version.as_str()), (3, &*new, &*old));
+    assert!(first[0].is_newest && !first[1].is_newest && !first[2].is_newest);
+    // Markers and versions come in two lists; whoever needs their order asks `is_newest`.
+    assert!(second.iter().any(|it| it.is_delete_marker && it.is_newest));
+    assert!(second.iter().any(|it| !it.is_delete_marker && !it.is_newest));
+    assert_eq!(listed("").len(), 23);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    assert!((lock.store_time().unwrap().unix_seconds - now).abs() <= 5);
+    // Whatever the prefix of the repository is called, and what is beside it is not seen.
+    let odd =
+        open_object_lock(&server.uri("p%2Bq%20%26%25"), &options(server.credentials())).unwrap().unwrap();
+    odd.put(&name("packs/00"), body(), None).unwrap();
+    let mut found = Vec::new();
+    odd.list_versions("", &mut |version| {
+        found.push(version.name);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(found, [name("packs/00")]);
+
+    let wanted = days(7, LockMode::Compliance);
+    lock.extend_retention(&name("packs/00"), Some(&old), wanted.until, wanted).unwrap();
+    assert_eq!(lock.retention_of(&name("packs/00"), None).unwrap(), None);
+    assert_eq!(lock.retention_of(&name("packs/00"), Some(&old)).unwrap().unwrap().mode, wanted.mode);
+    assert!(lock.delete(&name("packs/00"), Some(&old), true).is_err());
+    lock.delete(&name("packs/00"), Some(&new), false).unwrap();
 }
 
 #[test]
@@ -156,7 +211,7 @@ fn refusals_are_told_without_secrets() {
     for refused in [
         lock.put(&name("packs/a"), body(), Some(days(1, LockMode::Governance))).unwrap_err(),
         lock.is_versioned().unwrap_err(),
-        lock.retention_of(&name("packs/a")).unwrap_err(),
+        lock.retention_of(&name("packs/a"), None).unwrap_err(),
         lock.delete(&name("packs/a"), None, false).unwrap_err(),
     ] {
         assert_eq!(refused.kind(), ErrorKind::Permission, "{refused}");

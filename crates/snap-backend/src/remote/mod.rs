@@ -14,7 +14,7 @@ mod site;
 mod uri;
 
 pub(crate) use credentials::Credentials;
-pub use object_lock::{LockMode, ObjectLock, Retention, RetentionReport};
+pub use object_lock::{LockMode, ObjectLock, ObjectVersion, Retention};
 pub use services::SCHEMES;
 pub(crate) use services::{open, open_object_lock};
 pub use site::Site;

@@ -1,12 +1,12 @@
 //! Versions and locks of an S3 bucket: the few requests that OpenDAL does not make.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqsign_aws_v4::Credential;
 use reqsign_core::Signer;
 use tokio::runtime::Handle;
@@ -34,15 +34,17 @@ pub struct Retention {
     pub until: Timestamp,
 }
 
-/// What [`ObjectLock::extend_retention`] did.
-#[derive(Debug, Default)]
-pub struct RetentionReport {
-    /// Objects whose retention ends later now.
-    pub extended: usize,
-    /// Objects that were retained as long already.
-    pub sufficient: usize,
-    /// Objects of which it is not known, and why.
-    pub failed: Vec<(ObjectName, BackendError)>,
+/// A version of an object, as a listing has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// Of which object.
+    pub name: ObjectName,
+    /// Its id.
+    pub version: String,
+    /// Whether it is what reading the object gives.
+    pub is_newest: bool,
+    /// Whether it holds nothing and says that the object was deleted.
+    pub is_delete_marker: bool,
 }
 
 /// The versions and locks of a bucket. Requests are made once; who wants them repeated repeats them.
@@ -59,6 +61,8 @@ pub struct ObjectLock {
     pub(super) location: String,
     pub(super) secrets: Secrets,
     pub(super) timeout: Duration,
+    /// What the last answer said of the time.
+    pub(super) told_time: Mutex<Option<Timestamp>>,
 }
 
 impl std::fmt::Debug for ObjectLock {
@@ -70,14 +74,14 @@ impl std::fmt::Debug for ObjectLock {
 /// What stays as it is in a path: RFC 3986's unreserved characters, and the slash.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// How many requests at once.
-const PARALLELISM: usize = 16;
+/// What stays as it is in a query.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 struct Request<'a> {
     operation: Operation,
     method: reqwest::Method,
     name: Option<&'a ObjectName>,
-    query: Vec<(&'static str, Option<&'a str>)>,
+    query: Vec<(&'static str, Option<Cow<'a, str>>)>,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
 }
@@ -133,9 +137,14 @@ impl ObjectLock {
         Ok(self.send(request)?.version)
     }
 
-    /// Until when an object's newest version cannot be deleted; none if it can be.
-    pub fn retention_of(&self, name: &ObjectName) -> Result<Option<Retention>, BackendError> {
-        let request = Request::new(Operation::Stat, reqwest::Method::GET).of(name).ask("retention", None);
+    /// Until when a version of an object, by default the newest, cannot be deleted; none if it can be.
+    pub fn retention_of(
+        &self,
+        name: &ObjectName,
+        version: Option<&str>,
+    ) -> Result<Option<Retention>, BackendError> {
+        let request = Request::new(Operation::Stat, reqwest::Method::GET).of(name);
+        let request = request.ask("retention", None).version(version);
         let text = match self.send(request) {
             Ok(answer) => answer.text,
             // The object, or the whole bucket, has none.
@@ -178,42 +187,82 @@ impl ObjectLock {
         Ok(())
     }
 
-    /// Sees to it that no object can be deleted before `wanted` says. Never shortens a retention, nor weakens its mode:
-    /// what is retained in compliance mode stays so.
-    pub fn extend_retention(&self, objects: &[ObjectName], wanted: Retention) -> RetentionReport {
-        let (report, next) = (Mutex::new(RetentionReport::default()), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLELISM.min(objects.len()) {
-                scope.spawn(|| {
-                    while let Some(name) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let outcome = self.extend_one(name, wanted);
-                        let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        match outcome {
-                            Ok(true) => report.extended += 1,
-                            Ok(false) => report.sufficient += 1,
-                            Err(error) => report.failed.push((name.clone(), error)),
-                        }
-                    }
-                });
+    /// Sees to it that a version, by default the newest, is retained at least until `at_least`, in the mode of `goal` or a
+    /// stricter one; if it is not, then as long as `goal` says. Never shortens a retention, nor weakens its mode: what is
+    /// retained in compliance mode stays so. Returns how it is retained now, and whether that took a change.
+    pub fn extend_retention(
+        &self,
+        name: &ObjectName,
+        version: Option<&str>,
+        at_least: Timestamp,
+        mut goal: Retention,
+    ) -> Result<(Retention, bool), BackendError> {
+        if let Some(now) = self.retention_of(name, version)? {
+            let is_weaker = goal.mode == LockMode::Compliance && now.mode == LockMode::Governance;
+            if now.until >= at_least && !is_weaker {
+                return Ok((now, false));
             }
-        });
-        report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn extend_one(&self, name: &ObjectName, wanted: Retention) -> Result<bool, BackendError> {
-        let (mut mode, mut until) = (wanted.mode, wanted.until);
-        if let Some(now) = self.retention_of(name)? {
-            let is_weaker = mode == LockMode::Compliance && now.mode == LockMode::Governance;
-            if now.until >= until && !is_weaker {
-                return Ok(false);
-            }
-            until = until.max(now.until);
+            goal.until = goal.until.max(now.until);
             if now.mode == LockMode::Compliance {
-                mode = LockMode::Compliance;
+                goal.mode = LockMode::Compliance;
             }
         }
-        self.set_retention(name, None, Retention { mode, until }, false)?;
-        Ok(true)
+        self.set_retention(name, version, goal, false)?;
+        Ok((goal, true))
+    }
+
+    /// Lists every version of every object whose name begins with `prefix`, delete markers too. Names that no
+    /// store of ours can have are left out.
+    pub fn list_versions(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(ObjectVersion) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let prefix = format!("{}{prefix}", self.prefix);
+        let mut after: Option<(String, Option<String>)> = None;
+        loop {
+            let mut request = Request::new(Operation::List, reqwest::Method::GET);
+            request = request.ask("encoding-type", Some("url".into()));
+            if let Some((key, version)) = after.take() {
+                request = request.ask("key-marker", Some(key.into()));
+                if let Some(version) = version {
+                    request = request.ask("version-id-marker", Some(version.into()));
+                }
+            }
+            request = request.ask("prefix", Some(prefix.as_str().into())).ask("versions", None);
+            let text = self.send(request)?.text;
+            let is_encoded = element(&text, "EncodingType") == Some("url");
+            let mut rest = text.as_str();
+            while let Some((is_delete_marker, entry, behind)) = next_version(rest) {
+                rest = behind;
+                if let Some(found) = self.version_of(entry, is_delete_marker, is_encoded) {
+                    each(found)?;
+                }
+            }
+            if element(&text, "IsTruncated") != Some("true") {
+                return Ok(());
+            }
+            let key =
+                element(&text, "NextKeyMarker").map(|key| decoded(key, is_encoded)).ok_or_else(|| {
+                    self.error(
+                        ErrorKind::Other,
+                        Operation::List,
+                        None,
+                        "a listing that does not say how it goes on",
+                    )
+                })?;
+            after = Some((key, element(&text, "NextVersionIdMarker").map(str::to_owned)));
+        }
+    }
+
+    fn version_of(&self, entry: &str, is_delete_marker: bool, is_encoded: bool) -> Option<ObjectVersion> {
+        let key = decoded(element(entry, "Key")?, is_encoded);
+        Some(ObjectVersion {
+            name: ObjectName::new(key.strip_prefix(&self.prefix)?).ok()?,
+            version: element(entry, "VersionId")?.to_owned(),
+            is_newest: element(entry, "IsLatest") == Some("true"),
+            is_delete_marker,
+        })
     }
 
     /// Deletes an object, or one version of it for good; success if there is none.
@@ -221,6 +270,12 @@ impl ObjectLock {
         let request = Request::new(Operation::Delete, reqwest::Method::DELETE).of(name);
         self.send(request.version(version).bypassing(bypass))?;
         Ok(())
+    }
+
+    /// The store's own time, as its last answer told it; none before the first. Who locks something for long does not rest
+    /// that on the clock of some machine.
+    pub fn store_time(&self) -> Option<Timestamp> {
+        *self.told_time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where this is, for messages: holds no credential.
@@ -238,7 +293,7 @@ impl ObjectLock {
             url.push(if number == 0 { '?' } else { '&' });
             url.push_str(key);
             url.push('=');
-            url.extend(utf8_percent_encode(value.unwrap_or_default(), NON_ALPHANUMERIC));
+            url.extend(utf8_percent_encode(value.as_deref().unwrap_or_default(), QUERY));
         }
         url
     }
@@ -271,6 +326,11 @@ impl ObjectLock {
                 |error: reqwest::Error| fail(ErrorKind::Network, "", error.without_url().to_string());
             let response = self.client.execute(prepared).await.map_err(network)?;
             let status = response.status();
+            let date = response.headers().get("date").and_then(|it| it.to_str().ok());
+            if let Some(time) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
+                let time = Timestamp { unix_seconds: time.timestamp().as_second(), nanos: 0 };
+                *self.told_time.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+            }
             let version = response.headers().get("x-amz-version-id").and_then(|it| it.to_str().ok());
             let version = version.filter(|version| *version != "null").map(str::to_owned);
             let text = response.text().await.map_err(network)?;
@@ -333,13 +393,13 @@ impl<'a> Request<'a> {
         Self { body, ..self }
     }
 
-    fn ask(mut self, key: &'static str, value: Option<&'a str>) -> Self {
+    fn ask(mut self, key: &'static str, value: Option<Cow<'a, str>>) -> Self {
         self.query.push((key, value));
         self
     }
 
     fn version(self, version: Option<&'a str>) -> Self {
-        if version.is_some() { self.ask("versionId", version) } else { self }
+        if version.is_some() { self.ask("versionId", version.map(Cow::Borrowed)) } else { self }
     }
 
     fn bypassing(mut self, bypass: bool) -> Self {
@@ -373,4 +433,23 @@ fn date(time: Timestamp) -> Result<String, BackendError> {
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = xml.split_once(&format!("<{name}>"))?;
     Some(after.split_once(&format!("</{name}>"))?.0.trim())
+}
+
+/// The next entry of a listing of versions: whether it is a delete marker, what it says, and what stands behind it.
+fn next_version(xml: &str) -> Option<(bool, &str, &str)> {
+    const TAGS: [(&str, &str); 2] = [("<Version>", "</Version>"), ("<DeleteMarker>", "</DeleteMarker>")];
+    let found = TAGS.iter().enumerate().filter_map(|(kind, (open, _))| Some((xml.find(open)?, kind)));
+    let (at, kind) = found.min()?;
+    let (open, close) = TAGS[kind];
+    let (entry, behind) = xml[at + open.len()..].split_once(close)?;
+    Some((kind == 1, entry, behind))
+}
+
+/// A key out of a listing: encoded as in a form, where the store understood `encoding-type=url`.
+fn decoded(text: &str, is_encoded: bool) -> String {
+    if is_encoded {
+        return percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    }
+    let plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
+    plain.replace("&amp;", "&")
 }

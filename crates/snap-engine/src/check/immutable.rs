@@ -196,7 +196,7 @@ fn try_locks(lock: &ObjectLock, now: Time, report: &mut ImmutableReport) -> Resu
         Some(version) => version,
         // The bucket may lock what is new by itself.
         None => match lock.put(&probe, body(3), None) {
-            Ok(Some(version)) if matches!(lock.retention_of(&probe), Ok(Some(_))) => version,
+            Ok(Some(version)) if matches!(lock.retention_of(&probe, None), Ok(Some(_))) => version,
             Ok(_) => return Ok(()),
             Err(error) => return refused(error).map(drop),
         },
@@ -230,7 +230,7 @@ fn survey(backend: &dyn Backend, lock: &ObjectLock, now: Time, report: &mut Immu
         // An epoch lost is everything lost.
         let step = if area == "epochs" { 1 } else { names.len().div_ceil(SAMPLE).max(1) };
         for name in names.iter().step_by(step) {
-            let retention = match lock.retention_of(name) {
+            let retention = match lock.retention_of(name, None) {
                 Ok(retention) => retention,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue, // went meanwhile
                 Err(error) => {

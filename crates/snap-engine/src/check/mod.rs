@@ -30,7 +30,7 @@ mod store;
 mod structure;
 mod trace;
 mod trees;
-mod work;
+pub(crate) mod work;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -49,6 +49,7 @@ use trees::Trees;
 use work::lock;
 
 pub use immutable::{AreaLocks, ImmutableReport, Outcome, Probe, check_immutable};
+pub(crate) use keyless::CONFIGS;
 pub use keyless::check_keyless;
 
 /// How much of the packs to read.
@@ -157,7 +158,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, context: Context<'
         }
     }
     let findings = findings.finish(context)?;
-    let objects = structure.objects + keyless::CONFIGS.len() as u64;
+    let objects = structure.objects + CONFIGS.len() as u64;
     Ok(CheckReport { findings, objects, read_bytes: read_bytes.load(Ordering::Relaxed) })
 }
 

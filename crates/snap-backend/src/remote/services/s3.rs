@@ -103,6 +103,7 @@ pub(super) fn object_lock(
         handle,
         base: bucket.url(),
         prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+        told_time: std::sync::Mutex::default(),
         location: uri.redacted(),
         timeout: credentials.options().request_timeout,
         secrets: credentials.into_secrets(),
