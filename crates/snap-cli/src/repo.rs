@@ -117,6 +117,11 @@ impl Place {
         }))
     }
 
+    /// Whether a key is named somewhere, so that nobody is asked for one.
+    pub fn has_key(&self, app: &App) -> Result<bool, Failure> {
+        Ok(self.key(app)?.is_some())
+    }
+
     /// Flags over environment over configuration.
     fn chosen_key(&self, app: &App, reading: bool) -> Result<Option<KeySource>, Failure> {
         match KeySource::choose(&app.global, &app.env)? {

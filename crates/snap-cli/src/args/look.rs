@@ -54,8 +54,13 @@ impl FilterArgs {
 Examples:
   snap snapshots
   snap snapshots --host web1 --tag nightly
-  snap snapshots --dataset orders --json")]
+  snap snapshots --dataset orders --json
+  snap snapshots --locks                        until when can none of them be deleted?")]
 pub struct SnapshotsArgs {
+    /// Ask the store until when nothing that each snapshot needs can be deleted; reads all their trees.
+    #[arg(long)]
+    pub locks: bool,
+
     /// Which.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -127,8 +132,9 @@ pub struct CheckArgs {
     #[arg(long)]
     pub keyless: bool,
 
-    /// Try, on an object of its own, what the store's credentials could destroy, and show what is locked until when; needs
-    /// no key.
+    /// Try, on objects of its own, what the store's credentials could destroy, and show what is locked until when. Exit 4
+    /// if they could destroy a copy that snap.toml calls immutable. Needs no key; with one that reads, only what snapshots
+    /// need is asked.
     #[arg(long, conflicts_with_all = ["read_data", "read_data_subset", "keyless"])]
     pub immutable: bool,
 

@@ -1,6 +1,10 @@
 //! What the holder of these credentials could destroy, tried with real requests on an object of our own.
 //!
-//! No object of the repository is written, deleted or changed: those are only asked how long they are locked.
+//! No object of the repository is written, deleted or changed: those are only asked how long they are locked. What is tried
+//! on has a name that is drawn anew for each run, and that no reader heeds. What the bucket is told to do with what it holds
+//! (versioning, locks, expiry) is never tried to change: that could not be taken back.
+
+use std::collections::BTreeSet;
 
 use snap_backend::{
     Backend, BackendError, Bytes, ErrorKind, LockMode, ObjectLock, ObjectName, Retention, Timestamp,
@@ -8,17 +12,14 @@ use snap_backend::{
 use snap_format::Time;
 use snap_repo::{Area, RepoError, parse_object_name};
 
-use super::keyless::CONFIGS;
-use crate::Result;
+use super::CONFIGS;
+use crate::locks::{Hold, Locks};
+use crate::{Context, EngineError, Result};
 
-/// The object that is tried on: where every role that writes may write, and by a name that no reader heeds.
-const PROBE: &str = "packs/immutable-probe";
-/// For who may not write: there is no such object.
-const ABSENT: &str = "packs/immutable-probe-absent";
+/// Where the object lies that is tried on: where every role that writes may write.
+const PROBE: &str = "packs/immutable-probe-";
 /// How long a probe is locked, if it is locked at all, seconds.
 const PROBE_LOCK_SECS: i64 = 3600;
-/// Objects of one area that are asked for their lock, spread evenly: names are hashes, so this is a fair sample.
-const SAMPLE: usize = 64;
 
 /// How a request on the probe ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,11 @@ pub enum Outcome {
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// What: `put`, `overwrite`, `delete`, `delete-version`, `lock`, `shorten-lock`, `bypass-shorten`, `bypass-delete`.
+    /// What: `put`, `overwrite`, `delete`, `delete-version`, `lock`, `shorten-lock`, `bypass-shorten`, `bypass-delete`,
+    /// `compliance-delete`.
     pub action: &'static str,
+    /// The object that it was tried on.
+    pub object: ObjectName,
     /// How it ended.
     pub outcome: Outcome,
     /// Whether doing it to an object of the repository would lose what is in it.
@@ -47,16 +51,16 @@ pub struct Probe {
 pub struct AreaLocks {
     /// `config`, or the area's prefix without its slash.
     pub area: &'static str,
-    /// Objects there are.
-    pub objects: usize,
     /// Objects that were asked.
-    pub asked: usize,
-    /// Of those, how many are locked now.
+    pub objects: usize,
+    /// How many are locked now.
     pub locked: usize,
     /// Of those, how many in governance mode: who may bypass it can delete them.
     pub governance: usize,
+    /// How many of all can be deleted with these credentials, as far as was tried.
+    pub destroyable: usize,
     /// The earliest end of a lock among those that are locked.
-    pub until: Option<Timestamp>,
+    pub until: Option<Time>,
 }
 
 /// What [`check_immutable`] found.
@@ -72,8 +76,8 @@ pub struct ImmutableReport {
     pub locks: Vec<AreaLocks>,
     /// Whether these credentials can destroy what is stored, as far as could be told: what is not known counts as yes.
     pub can_destroy: bool,
-    /// Before this nobody whose requests were tried can delete what was asked; none unless all of it is locked.
-    pub locked_until: Option<Timestamp>,
+    /// Before this nothing that was asked can be deleted; none unless all of it is locked.
+    pub locked_until: Option<Time>,
 }
 
 impl ImmutableReport {
@@ -90,10 +94,31 @@ impl ImmutableReport {
         self.outcome(action) == Some(&Outcome::Allowed)
     }
 
+    fn denies(&self, action: &str) -> bool {
+        matches!(self.outcome(action), Some(Outcome::Denied(_)))
+    }
+
+    /// Whether a version that nothing locks may be deletable.
+    fn can_delete_open(&self) -> bool {
+        // Who may not even hide an object may not delete a version of it, where that could not be tried.
+        let tried = if self.outcome("delete-version").is_some() { "delete-version" } else { "delete" };
+        !self.denies(tried)
+    }
+
+    /// Whether a version that is locked in governance mode may be deletable.
+    fn can_delete_governed(&self) -> bool {
+        let undone = ["shorten-lock", "bypass-shorten", "bypass-delete"];
+        match self.outcome("bypass-delete") {
+            Some(_) => undone.iter().any(|action| self.allows(action)),
+            None => self.can_delete_open(),
+        }
+    }
+
     /// Takes down how a request ended; what has to do with the network fails the check.
     fn tried<T>(
         &mut self,
         action: &'static str,
+        object: &ObjectName,
         destroys: bool,
         done: Result<T, BackendError>,
     ) -> Result<Option<T>> {
@@ -101,7 +126,7 @@ impl ImmutableReport {
             Ok(value) => (Outcome::Allowed, Some(value)),
             Err(error) => (refused(error)?, None),
         };
-        self.probes.push(Probe { action, outcome, destroys });
+        self.probes.push(Probe { action, object: object.clone(), outcome, destroys });
         Ok(value)
     }
 }
@@ -120,157 +145,229 @@ fn named(name: &str) -> ObjectName {
     ObjectName::new(name).expect("the names of probes are valid")
 }
 
+/// A name that nothing has.
+fn fresh_name() -> Result<ObjectName> {
+    let drawn: [u8; 8] = snap_crypto::random().map_err(RepoError::from)?;
+    Ok(named(&format!("{PROBE}{:016x}", u64::from_le_bytes(drawn))))
+}
+
 fn body(number: u8) -> Bytes {
     Bytes::from(format!("a probe of `snap check --immutable`, {number}; nothing needs it\n"))
 }
 
-/// Tries what could destroy the repository, on an object of its own, and asks what locks there are. `lock` is the same
-/// store's, where it has such a thing; `now` is taken for the store's time.
+/// Tries what could destroy the repository, on objects of its own, and asks what locks there are: of `needed`, or of all
+/// objects of the repository. `lock` is the same store's, where it has such a thing; `now` is taken for the store's time
+/// where the store tells none.
 pub fn check_immutable(
     backend: &dyn Backend,
     lock: Option<&ObjectLock>,
+    needed: Option<&BTreeSet<ObjectName>>,
     now: Time,
+    context: Context<'_>,
 ) -> Result<ImmutableReport> {
     let mut report = ImmutableReport::default();
-    match lock {
-        None => try_plain(backend, &mut report)?,
-        Some(lock) => {
-            try_versions(lock, &mut report)?;
-            if report.has_locks != Some(false) {
-                try_locks(lock, now, &mut report)?;
-                survey(backend, lock, now, &mut report)?;
-            }
-            judge(&mut report);
-        }
+    let Some(lock) = lock else {
+        try_plain(backend, &mut report)?;
+        return Ok(report);
+    };
+    let probe = fresh_name()?;
+    try_versions(lock, &probe, &mut report)?;
+    let now = lock.store_time().map_or(now, |time| Time::new(time.unix_seconds, 0));
+    if report.has_locks != Some(false) {
+        try_locks(lock, &probe, now, &mut report)?;
+        try_compliance(lock, now, &mut report)?;
     }
+    if report.allows("delete-version") {
+        clean_up(lock, &probe)?;
+    }
+    if report.has_locks != Some(false) {
+        let all = match needed {
+            Some(_) => None,
+            None => Some(all_objects(backend)?),
+        };
+        survey(lock, needed.or(all.as_ref()).into_iter().flatten(), now, context, &mut report)?;
+    }
+    judge(&mut report);
     Ok(report)
 }
 
 /// A store without versions and locks that we know of: who deletes an object of theirs deletes any.
 fn try_plain(backend: &dyn Backend, report: &mut ImmutableReport) -> Result<()> {
-    let probe = named(PROBE);
-    let is_put = report.tried("put", false, backend.put(&probe, body(1)))?.is_some();
+    let probe = fresh_name()?;
+    let is_put = report.tried("put", &probe, false, backend.put(&probe, body(1)))?.is_some();
     // To delete what is not there succeeds without asking anybody.
     if is_put {
-        report.tried("delete", true, backend.delete(&probe))?;
+        report.tried("delete", &probe, true, backend.delete(&probe))?;
     }
-    report.can_destroy = is_put && !matches!(report.outcome("delete"), Some(Outcome::Denied(_)));
-    (report.versioned, report.has_locks) = (backend.local_root().map(|_| false), None);
+    report.can_destroy = is_put && !report.denies("delete");
+    report.versioned = backend.local_root().map(|_| false);
     Ok(())
 }
 
-fn try_versions(lock: &ObjectLock, report: &mut ImmutableReport) -> Result<()> {
+fn try_versions(lock: &ObjectLock, probe: &ObjectName, report: &mut ImmutableReport) -> Result<()> {
     let told = |answer: Result<bool, BackendError>| match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => refused(error).map(|_| None),
     };
     (report.versioned, report.has_locks) = (told(lock.is_versioned())?, told(lock.has_locks())?);
-    let (probe, absent) = (named(PROBE), named(ABSENT));
-    let put = report.tried("put", false, lock.put(&probe, body(1), None))?;
+    let put = report.tried("put", probe, false, lock.put(probe, body(1), None))?;
     let version = put.clone().flatten();
     if put.is_some() && report.versioned.is_none() {
         report.versioned = Some(version.is_some());
     }
     let loses = report.versioned != Some(true);
     if put.is_some() {
-        report.tried("overwrite", loses, lock.put(&probe, body(2), None))?;
+        report.tried("overwrite", probe, loses, lock.put(probe, body(2), None))?;
     }
     // Amazon judges a deletion by the name alone, whether there is such an object or not.
-    let target = if put.is_some() { &probe } else { &absent };
-    report.tried("delete", loses, lock.delete(target, None, false))?;
+    report.tried("delete", probe, loses, lock.delete(probe, None, false))?;
     if let Some(version) = version {
-        report.tried("delete-version", true, lock.delete(&probe, Some(&version), false))?;
+        // The bucket may lock whatever is put: that such a version stays says nothing of one whose lock has ended.
+        let is_locked = matches!(lock.retention_of(probe, Some(&version)), Ok(Some(_)));
+        if !is_locked {
+            report.tried("delete-version", probe, true, lock.delete(probe, Some(&version), false))?;
+        }
     }
     Ok(())
 }
 
+fn until(now: Time, secs: i64, mode: LockMode) -> Retention {
+    Retention { mode, until: Timestamp { unix_seconds: now.secs + secs, nanos: 0 } }
+}
+
 /// Locks a probe for a while, and tries to undo that.
-fn try_locks(lock: &ObjectLock, now: Time, report: &mut ImmutableReport) -> Result<()> {
-    let probe = named(PROBE);
-    let until = |secs: i64| Retention {
-        mode: LockMode::Governance,
-        until: Timestamp { unix_seconds: now.secs + secs, nanos: 0 },
-    };
-    let put = lock.put(&probe, body(3), Some(until(PROBE_LOCK_SECS)));
-    let version = match report.tried("lock", false, put)?.flatten() {
+fn try_locks(lock: &ObjectLock, probe: &ObjectName, now: Time, report: &mut ImmutableReport) -> Result<()> {
+    let governed = |secs| until(now, secs, LockMode::Governance);
+    let put = lock.put(probe, body(3), Some(governed(PROBE_LOCK_SECS)));
+    let version = match report.tried("lock", probe, false, put)?.flatten() {
         Some(version) => version,
         // The bucket may lock what is new by itself.
-        None => match lock.put(&probe, body(3), None) {
-            Ok(Some(version)) if matches!(lock.retention_of(&probe, None), Ok(Some(_))) => version,
-            Ok(_) => return Ok(()),
+        None => match lock.put(probe, body(3), None) {
+            Ok(Some(version)) => match lock.retention_of(probe, Some(&version)) {
+                Ok(Some(Retention { mode: LockMode::Governance, .. })) => version,
+                _ => return Ok(()),
+            },
+            Ok(None) => return Ok(()),
             Err(error) => return refused(error).map(drop),
         },
     };
     let version = Some(version.as_str());
-    let shorter = until(PROBE_LOCK_SECS / 2);
-    report.tried("shorten-lock", true, lock.set_retention(&probe, version, shorter, false))?;
-    report.tried("bypass-shorten", true, lock.set_retention(&probe, version, shorter, true))?;
-    report.tried("bypass-delete", true, lock.delete(&probe, version, true))?;
+    let shorter = governed(PROBE_LOCK_SECS / 2);
+    report.tried("shorten-lock", probe, true, lock.set_retention(probe, version, shorter, false))?;
+    report.tried("bypass-shorten", probe, true, lock.set_retention(probe, version, shorter, true))?;
+    report.tried("bypass-delete", probe, true, lock.delete(probe, version, true))?;
     Ok(())
 }
 
-/// Asks objects of each area until when they are locked.
-fn survey(backend: &dyn Backend, lock: &ObjectLock, now: Time, report: &mut ImmutableReport) -> Result<()> {
-    let mut areas: Vec<(&'static str, Vec<ObjectName>)> = vec![("config", CONFIGS.map(named).to_vec())];
-    for area in [Area::Epochs, Area::Snapshots, Area::Index, Area::Packs, Area::Records] {
-        let mut names = Vec::new();
+/// Locks another probe in compliance mode, for no longer, and tries to delete it. On a store that keeps its word it stays
+/// for that hour.
+fn try_compliance(lock: &ObjectLock, now: Time, report: &mut ImmutableReport) -> Result<()> {
+    if !report.allows("lock") {
+        return Ok(());
+    }
+    let probe = fresh_name()?;
+    let put = lock.put(&probe, body(4), Some(until(now, PROBE_LOCK_SECS, LockMode::Compliance)));
+    match put {
+        Ok(Some(version)) => {
+            let done = lock.delete(&probe, Some(&version), true);
+            report.tried("compliance-delete", &probe, true, done)?;
+        }
+        Ok(None) => {}
+        Err(error) => drop(refused(error)?),
+    }
+    Ok(())
+}
+
+/// Takes away what is left of a probe, as far as it goes.
+fn clean_up(lock: &ObjectLock, probe: &ObjectName) -> Result<()> {
+    let mut versions = Vec::new();
+    let listed = lock.list_versions(probe.as_str(), &mut |version| {
+        versions.push(version.version);
+        Ok(())
+    });
+    if let Err(error) = listed {
+        return refused(error).map(drop);
+    }
+    for version in versions {
+        if let Err(error) = lock.delete(probe, Some(&version), true) {
+            refused(error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every object of the repository that can hold something.
+fn all_objects(backend: &dyn Backend) -> Result<BTreeSet<ObjectName>> {
+    let mut names = BTreeSet::from(CONFIGS.map(named));
+    for area in [Area::Epochs, Area::Snapshots, Area::Index, Area::Packs] {
         let listed = backend.list(area.prefix(), &mut |meta| {
             if parse_object_name(meta.name.as_str()).is_some() {
-                names.push(meta.name);
+                names.insert(meta.name);
             }
             Ok(())
         });
         listed.map_err(RepoError::from)?;
-        names.sort();
-        areas.push((area.prefix().trim_end_matches('/'), names));
     }
-    for (area, names) in areas {
-        let mut found =
-            AreaLocks { area, objects: names.len(), asked: 0, locked: 0, governance: 0, until: None };
-        // An epoch lost is everything lost.
-        let step = if area == "epochs" { 1 } else { names.len().div_ceil(SAMPLE).max(1) };
-        for name in names.iter().step_by(step) {
-            let retention = match lock.retention_of(name, None) {
-                Ok(retention) => retention,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue, // went meanwhile
-                Err(error) => {
-                    refused(error)?;
-                    report.locks.clear();
-                    return Ok(());
-                }
-            };
-            found.asked += 1;
-            if let Some(Retention { mode, until }) = retention.filter(|it| it.until.unix_seconds > now.secs) {
-                found.locked += 1;
-                found.governance += usize::from(mode == LockMode::Governance);
-                found.until = Some(found.until.map_or(until, |earlier| earlier.min(until)));
-            }
+    Ok(names)
+}
+
+fn area_of(name: &ObjectName) -> &'static str {
+    parse_object_name(name.as_str()).map_or("config", |(area, _)| area.prefix().trim_end_matches('/'))
+}
+
+/// Asks objects until when they are locked.
+fn survey<'a>(
+    lock: &ObjectLock,
+    objects: impl Iterator<Item = &'a ObjectName>,
+    now: Time,
+    context: Context<'_>,
+    report: &mut ImmutableReport,
+) -> Result<()> {
+    let objects: BTreeSet<ObjectName> = objects.cloned().collect();
+    let locks = match Locks::ask(lock, &objects, context) {
+        Ok(locks) => locks,
+        // These credentials may not ask.
+        Err(EngineError::Repo(RepoError::Backend(error))) => return refused(error).map(drop),
+        Err(error) => return Err(error),
+    };
+    let can_delete =
+        (report.can_delete_open(), report.can_delete_governed(), report.allows("compliance-delete"));
+    for name in &objects {
+        let area = area_of(name);
+        if !report.locks.iter().any(|it| it.area == area) {
+            let found = AreaLocks { area, objects: 0, locked: 0, governance: 0, destroyable: 0, until: None };
+            report.locks.push(found);
         }
-        report.locks.push(found);
+        let found = report.locks.iter_mut().find(|it| it.area == area).expect("it was just pushed");
+        found.objects += 1;
+        found.destroyable += usize::from(match locks.hold(name, now) {
+            // What went meanwhile, or was never there, can be destroyed by nobody.
+            Hold::Gone => false,
+            Hold::Locked { until_secs, is_final } => {
+                let until = Time::new(until_secs, 0);
+                found.locked += 1;
+                found.governance += usize::from(!is_final);
+                found.until = Some(found.until.map_or(until, |earlier| earlier.min(until)));
+                if is_final { can_delete.2 } else { can_delete.1 }
+            }
+            Hold::Open | Hold::Hidden | Hold::Unknown => can_delete.0,
+        });
     }
     Ok(())
 }
 
 fn judge(report: &mut ImmutableReport) {
-    let all_locked = report.locks.iter().all(|area| area.asked == area.locked);
-    let asked: usize = report.locks.iter().map(|area| area.asked).sum();
-    if all_locked && asked > 0 {
+    let all_locked = report.locks.iter().all(|area| area.objects == area.locked);
+    if all_locked {
         report.locked_until = report.locks.iter().filter_map(|area| area.until).min();
     }
-    let has_governance = report.locks.iter().any(|area| area.governance > 0);
-    let is_denied = |action| matches!(report.outcome(action), Some(Outcome::Denied(_)));
-    // Who may not even hide an object may not delete a version of it, where that could not be tried.
-    let judged = if report.outcome("delete-version").is_some() { "delete-version" } else { "delete" };
     report.can_destroy = if report.versioned != Some(true) {
         // What was not tried cannot be done: who may not put may not overwrite.
-        let put_denied = is_denied("put") || is_denied("overwrite");
-        !(put_denied && is_denied("delete"))
-    } else if report.locked_until.is_some() {
-        let undone = ["shorten-lock", "bypass-shorten", "bypass-delete"];
-        let is_tried = report.outcome("bypass-delete").is_some();
-        has_governance
-            && (undone.iter().any(|action| report.allows(action)) || !is_tried && !is_denied(judged))
+        let put_denied = report.denies("put") || report.denies("overwrite");
+        !(put_denied && report.denies("delete"))
+    } else if report.locks.is_empty() {
+        report.can_delete_open()
     } else {
-        !is_denied(judged)
+        report.locks.iter().any(|area| area.destroyable > 0)
     };
 }

@@ -134,17 +134,21 @@ impl Graph {
         number
     }
 
-    /// Every pack that `roots` need.
-    pub(super) fn packs_below(&self, roots: &[u32]) -> BTreeSet<ObjectId> {
+    /// Every pack that `roots` need, and whether that is all: whether every tree could be had.
+    pub(super) fn packs_below(&self, roots: &[u32]) -> (BTreeSet<ObjectId>, bool) {
         let (mut waiting, mut reached, mut packs) = (roots.to_vec(), HashSet::new(), BTreeSet::new());
+        let mut is_all = true;
         while let Some(number) = waiting.pop() {
-            let Some(tree) = &self.trees[number as usize] else { continue };
+            let Some(tree) = &self.trees[number as usize] else {
+                is_all = false;
+                continue;
+            };
             if reached.insert(number) {
                 waiting.extend(&tree.children);
                 packs.extend(tree.packs.iter().map(|pack| self.packs[*pack as usize]));
             }
         }
-        packs
+        (packs, is_all)
     }
 
     /// What `of` gives for each pack that a root needs, put together by `join`, for each of `roots`; `unknown` stands for a

@@ -157,6 +157,8 @@ pub struct LockAim {
 pub struct Extension {
     /// Objects that are needed.
     pub objects: usize,
+    /// A tree cannot be read, so that all packs were taken for needed.
+    pub is_guess: bool,
     /// Versions whose lock ends later now.
     pub extended: usize,
     /// Versions that were locked for long enough.
@@ -172,9 +174,9 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Whether all that is needed is locked as long as wanted.
+    /// Whether all that is needed is known, there, and locked as long as wanted.
     pub fn is_complete(&self) -> bool {
-        self.hidden.is_empty() && self.gone.is_empty() && self.failed.is_empty()
+        !self.is_guess && self.hidden.is_empty() && self.gone.is_empty() && self.failed.is_empty()
     }
 }
 
@@ -186,7 +188,8 @@ pub fn extend_locks(
     context: Context<'_>,
 ) -> Result<Extension> {
     let versions = versions_of(lock, needs.objects())?;
-    let mut out = Extension { objects: needs.objects().len(), ..Extension::default() };
+    let mut out =
+        Extension { objects: needs.objects().len(), is_guess: !needs.is_known(), ..Extension::default() };
     let mut count: HashMap<&ObjectName, usize> = HashMap::new();
     for version in &versions {
         let count = count.entry(&version.name).or_default();
