@@ -368,6 +368,48 @@ fn a_copy_is_called_immutable_only_when_the_store_says_so_of_all() {
 }
 
 #[test]
+fn whoever_hides_snapshots_does_not_make_their_locks_lapse() {
+    for overwrites in [false, true] {
+        let cloud = Cloud::filled(Keeping::Locks(None), "");
+        std::fs::write(cloud.lab.path("source/noise"), noise(2, 300_000)).unwrap();
+        cloud.run(&["backup", "source"]).summary(0);
+        let ids: Vec<String> = of(&cloud.run(&["snapshots"]), "snapshot")
+            .iter()
+            .map(|it| it["id"].as_str().unwrap().to_owned())
+            .collect();
+        let lock = cloud.lock();
+        let hide = |id: &str| {
+            let name = ObjectName::new(format!("snapshots/{id}")).unwrap();
+            match overwrites {
+                true => drop(lock.put(&name, b"garbage".as_slice().into(), None).unwrap()),
+                false => lock.delete(&name, None, false).unwrap(),
+            }
+        };
+        // One that its owner forgot is not lost; the program leaves a marker too.
+        cloud.run(&["forget", &ids[0]]).summary(0);
+        cloud.configure(&cloud.server.credentials(), "lock = \"30d\"");
+        let locks = cloud.run(&["policy", "--extend-locks"]).summary(0)["locks"][0].clone();
+        assert_eq!((&locks["lost"], &locks["state"]), (&0.into(), &"ok".into()));
+        let locked = |prefix: &str| -> (usize, usize) {
+            let versions = cloud.versions();
+            let meant = versions.iter().filter(|((name, _), _)| name.starts_with(prefix));
+            (meant.clone().filter(|(_, until)| until.is_some()).count(), meant.count())
+        };
+        let packs = locked("packs/");
+        assert!(packs.0 < packs.1, "what only the forgotten one needs is open: {packs:?}");
+        hide(&ids[1]);
+        // On a machine that remembers what it read, what is written over is still known; on others it is lost.
+        let mut other = cloud.lab.command("other", &["policy", "--extend-locks", "--json"]);
+        let ran = crate::lab::finish(other.env_remove("SNAP_REPO").output().unwrap());
+        let locks = &ran.summary(1)["locks"][0];
+        assert_eq!((&locks["lost"], &locks["guessed"]), (&1.into(), &true.into()), "{overwrites}");
+        assert_eq!(locked("packs/"), (packs.1, packs.1));
+        // But for the forgotten one.
+        assert_eq!(locked("snapshots/"), (1 + usize::from(overwrites), 2 + usize::from(overwrites)));
+    }
+}
+
+#[test]
 fn locks_that_cannot_be_had_are_told_and_fail_no_backup() {
     let cloud = Cloud::filled(Keeping::Versions, "lock = \"30d\"");
     let ran = cloud.run(&["backup", "source"]);

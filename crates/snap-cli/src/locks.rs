@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 use snap_backend::{LockMode, ObjectLock, ObjectName, Retention, Timestamp};
-use snap_engine::locks::{Extension, Hold, LockAim, Locks, Needs, SnapshotLock, extend_locks};
+use snap_engine::locks::{
+    Extension, Hold, LockAim, Locks, Needs, SnapshotLock, extend_locks, stored_snapshots,
+};
 use snap_format::{ObjectId, Time};
 use snap_ops::LockConfig;
-use snap_repo::{BlobReader, Index, Snapshot};
+use snap_repo::{BlobReader, Index, Overlays, Snapshot};
 
 use crate::app::App;
 use crate::exit::{Exit, Failure};
@@ -77,16 +79,16 @@ pub fn ask(app: &App, opened: &Opened, snapshots: &[Snapshot]) -> Result<Told, F
 
 /// The objects that the snapshots of a repository need.
 pub fn needed(app: &App, opened: &Opened) -> Result<BTreeSet<ObjectName>, Failure> {
-    Ok(needs(app, opened, &kept(app, opened)?)?.objects().clone())
+    Ok(needs(app, opened, &kept(app, opened)?.0)?.objects().clone())
 }
 
-/// All snapshots that no record forgot.
-fn kept(app: &App, opened: &Opened) -> Result<Vec<Snapshot>, Failure> {
+/// All snapshots that no record forgot, and what records say.
+fn kept(app: &App, opened: &Opened) -> Result<(Vec<Snapshot>, Overlays), Failure> {
     let (set, overlays) = opened.repository.snapshots_with_overlays()?;
     set.findings.iter().for_each(|finding| app.out.finding(finding));
     let mut snapshots = set.snapshots;
     snapshots.retain(|snapshot| !overlays.was_forgotten(&snapshot.id));
-    Ok(snapshots)
+    Ok((snapshots, overlays))
 }
 
 /// Why a snapshot is not locked, in words.
@@ -103,6 +105,7 @@ pub fn why_open(lock: &SnapshotLock) -> String {
 /// What came of making locks last.
 pub struct Kept {
     extension: Extension,
+    lost: Vec<ObjectId>,
     until: Time,
 }
 
@@ -115,7 +118,13 @@ pub fn extend(app: &App, opened: &Opened) -> Result<Option<Kept>, Failure> {
         return Err(no_locks(opened));
     }
     let now = time_of(&lock);
-    let needs = needs(app, opened, &kept(app, opened)?)?;
+    // Before the snapshots are read: one that comes meanwhile is not lost.
+    let stored = stored_snapshots(&lock)?;
+    let (snapshots, overlays) = kept(app, opened)?;
+    let is_lost =
+        |id: &ObjectId| !overlays.was_forgotten(id) && !snapshots.iter().any(|snapshot| snapshot.id == *id);
+    let lost: Vec<ObjectId> = stored.into_iter().filter(is_lost).collect();
+    let needs = needs(app, opened, &snapshots)?;
     let seconds = length.seconds() as i64; // at most a year
     let after = |seconds: i64| Timestamp { unix_seconds: now.secs + seconds, nanos: 0 };
     let mode = if is_final { LockMode::Compliance } else { LockMode::Governance };
@@ -123,8 +132,8 @@ pub fn extend(app: &App, opened: &Opened) -> Result<Option<Kept>, Failure> {
     let goal = Retention { mode, until: after(seconds + seconds / 4) };
     let aim = LockAim { at_least: after(seconds), goal };
     let observer = CliObserver::new(app);
-    let extension = app.engine(&observer, |context| extend_locks(&lock, &needs, aim, context))?;
-    Ok(Some(Kept { extension, until: Time::new(aim.at_least.unix_seconds, 0) }))
+    let extension = app.engine(&observer, |context| extend_locks(&lock, &needs, &lost, aim, context))?;
+    Ok(Some(Kept { extension, lost, until: Time::new(aim.at_least.unix_seconds, 0) }))
 }
 
 fn no_locks(opened: &Opened) -> Failure {
@@ -171,9 +180,16 @@ impl Kept {
                 text::count(*sufficient as u64),
             ));
         }
-        if *is_guess {
+        if let Some(first) = self.lost.first() {
+            let count = text::counted(self.lost.len() as u64, "snapshot", "snapshots");
+            app.out.warning(&format!(
+                "{count} in the bucket cannot be read, and no record forgot them: somebody hid them or wrote over them, \
+                 such as {}; everything in the bucket was locked",
+                text::short(first)
+            ));
+        } else if *is_guess {
             app.out.warning(
-                "a tree that kept snapshots need cannot be read, so every pack that is there was locked; `snap check` \
+                "a tree that kept snapshots need cannot be read, so everything in the bucket was locked; `snap check` \
                  tells what is wrong",
             );
         }
@@ -200,6 +216,7 @@ impl Kept {
             "state": if self.is_complete() { "ok" } else { "incomplete" },
             "objects": objects,
             "guessed": is_guess,
+            "lost": self.lost.len(),
             "extended": extended,
             "sufficient": sufficient,
             "hidden": hidden.len(),

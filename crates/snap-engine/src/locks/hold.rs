@@ -2,8 +2,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use snap_backend::{BackendError, LockMode, ObjectLock, ObjectName, ObjectVersion, Retention, Timestamp};
-use snap_format::Time;
-use snap_repo::{RepoError, for_each_parallel};
+use snap_format::{ObjectId, Time};
+use snap_repo::{Area, RepoError, for_each_parallel, parse_object_name};
 
 use super::Needs;
 use crate::check::work::lock as locked;
@@ -82,7 +82,7 @@ pub struct Locks(HashMap<ObjectName, Vec<(ObjectVersion, Option<Retention>)>>);
 impl Locks {
     /// Asks the store: one request for every thousand versions that it has, and one for each version of `objects`.
     pub fn ask(lock: &ObjectLock, objects: &BTreeSet<ObjectName>, context: Context<'_>) -> Result<Self> {
-        let versions = versions_of(lock, objects)?;
+        let versions = versions_where(lock, |name| objects.contains(name))?;
         context.progress.begin(Phase::Checking, versions.len() as u64, 0);
         let out: Mutex<HashMap<ObjectName, Vec<_>>> = Mutex::default();
         for_each_parallel(&versions, PARALLELISM, |version| {
@@ -131,10 +131,10 @@ fn weaker(one: Hold, other: Hold) -> Hold {
     }
 }
 
-fn versions_of(lock: &ObjectLock, objects: &BTreeSet<ObjectName>) -> Result<Vec<ObjectVersion>> {
+fn versions_where(lock: &ObjectLock, is_meant: impl Fn(&ObjectName) -> bool) -> Result<Vec<ObjectVersion>> {
     let mut out = Vec::new();
     let listed = lock.list_versions("", &mut |version| {
-        if objects.contains(&version.name) {
+        if is_meant(&version.name) {
             out.push(version);
         }
         Ok(())
@@ -157,7 +157,7 @@ pub struct LockAim {
 pub struct Extension {
     /// Objects that are needed.
     pub objects: usize,
-    /// A tree cannot be read, so that all packs were taken for needed.
+    /// It is not known what is needed, so all that is there was locked: a tree cannot be read, or a snapshot is lost.
     pub is_guess: bool,
     /// Versions whose lock ends later now.
     pub extended: usize,
@@ -180,16 +180,39 @@ impl Extension {
     }
 }
 
-/// Sees to it that every version of all that is needed stays locked as long as `aim` says. One that fails hinders no other.
+/// Every snapshot of which a version is there, hidden and damaged ones too. Whoever hides a snapshot from its owner must not
+/// make the locks of what it needs lapse: those that are here, are not read, and no record forgot, are lost.
+pub fn stored_snapshots(lock: &ObjectLock) -> Result<BTreeSet<ObjectId>> {
+    let mut out = BTreeSet::new();
+    let listed = lock.list_versions(Area::Snapshots.prefix(), &mut |version| {
+        if let (Some((_, id)), false) = (parse_object_name(version.name.as_str()), version.is_delete_marker) {
+            out.insert(id);
+        }
+        Ok(())
+    });
+    listed.map_err(RepoError::from)?;
+    Ok(out)
+}
+
+/// Sees to it that every version of all that is needed stays locked as long as `aim` says. Where that is not known, since a
+/// tree cannot be read or snapshots are `lost`, all that is there is locked, hidden or not, so that no damage makes a lock
+/// lapse. One that fails hinders no other.
 pub fn extend_locks(
     lock: &ObjectLock,
     needs: &Needs,
+    lost: &[ObjectId],
     aim: LockAim,
     context: Context<'_>,
 ) -> Result<Extension> {
-    let versions = versions_of(lock, needs.objects())?;
-    let mut out =
-        Extension { objects: needs.objects().len(), is_guess: !needs.is_known(), ..Extension::default() };
+    let is_guess = !needs.is_known() || !lost.is_empty();
+    let may_be_needed = |name: &ObjectName| match parse_object_name(name.as_str()) {
+        Some((Area::Snapshots, id)) => lost.contains(&id),
+        Some((Area::Epochs | Area::Packs | Area::Index, _)) => true,
+        _ => false,
+    };
+    let is_meant = |name: &ObjectName| needs.objects().contains(name) || is_guess && may_be_needed(name);
+    let versions = versions_where(lock, is_meant)?;
+    let mut out = Extension { objects: needs.objects().len(), is_guess, ..Extension::default() };
     let mut count: HashMap<&ObjectName, usize> = HashMap::new();
     for version in &versions {
         let count = count.entry(&version.name).or_default();

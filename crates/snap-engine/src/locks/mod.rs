@@ -12,5 +12,5 @@ mod graph;
 mod hold;
 mod needs;
 
-pub use hold::{Extension, Hold, LockAim, Locks, SnapshotLock, Weakness, extend_locks};
+pub use hold::{Extension, Hold, LockAim, Locks, SnapshotLock, Weakness, extend_locks, stored_snapshots};
 pub use needs::Needs;

@@ -32,8 +32,7 @@ impl std::fmt::Debug for Needs {
 
 impl Needs {
     /// Finds out what `snapshots` need. Takes a key that reads. Damage is told to the observer. Where a tree cannot be read
-    /// nobody knows what is below it: its snapshot is not called locked, and every pack and index object that is there counts
-    /// as needed, so that whoever damages a tree does not make the locks below it lapse.
+    /// nobody knows what is below it, and its snapshot is not called locked.
     pub fn gather(reader: &BlobReader, snapshots: &[Snapshot], context: Context<'_>) -> Result<Self> {
         let repository = reader.repository();
         let mut graph = Graph::default();
@@ -56,28 +55,21 @@ impl Needs {
             crate::check::CONFIGS.map(|name| ObjectName::new(name).expect("a plain name")).to_vec();
         let epochs = repository.list(Area::Epochs)?;
         common.extend(epochs.iter().map(|(id, _)| object_name(Area::Epochs, id)));
-        let (mut packs, is_all) = graph.packs_below(&known);
+        let (packs, is_all) = graph.packs_below(&known);
         let is_known = is_all && roots.iter().all(Option::is_some);
-        if !is_known {
-            packs.extend(repository.list(Area::Packs)?.into_iter().map(|(id, _)| id));
-        }
         let indexes = indexes_of(repository, &packs)?;
         let snapshots: Vec<ObjectId> = snapshots.iter().map(|snapshot| snapshot.id).collect();
-        let mut objects: BTreeSet<ObjectName> = common
+        let objects = common
             .iter()
             .cloned()
             .chain(snapshots.iter().map(|id| object_name(Area::Snapshots, id)))
             .chain(packs.iter().map(|id| object_name(Area::Packs, id)))
             .chain(indexes.values().flatten().cloned())
             .collect();
-        if !is_known {
-            let all = repository.list(Area::Index)?;
-            objects.extend(all.iter().map(|(id, _)| object_name(Area::Index, id)));
-        }
         Ok(Self { common, snapshots, roots, graph, indexes, objects, is_known })
     }
 
-    /// Whether it is known what all of the snapshots need; else [`Needs::objects`] has more than that.
+    /// Whether it is known what all of the snapshots need; else [`Needs::objects`] is not all of it.
     pub fn is_known(&self) -> bool {
         self.is_known
     }
