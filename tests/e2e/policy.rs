@@ -90,8 +90,10 @@ fn another_device_elsewhere_is_no_finding() {
     let ran = run(&lab, &["policy"]);
     let policy = of(&ran, "policy")[0];
     assert_eq!((&policy["places"], &policy["elsewhere"]), (&2.into(), &serde_json::json!(["other"])));
-    let findings: Vec<_> = of(&ran, "finding").iter().map(|it| it["copies"].clone()).collect();
-    assert_eq!(findings, [serde_json::json!(["disk"])]);
+    let findings: Vec<_> =
+        of(&ran, "finding").iter().map(|it| (it["code"].clone(), it["copies"].clone())).collect();
+    let pair = |code: &str, copy: &str| (Value::from(code), serde_json::json!([copy]));
+    assert_eq!(findings, [pair("co-located", "disk"), pair("not-immutable", "other")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use snap_backend::{LockMode, ObjectLock, ObjectName, Retention, Timestamp};
 use snap_engine::locks::{
-    Extension, Hold, LockAim, Locks, Needs, SnapshotLock, extend_locks, stored_snapshots,
+    Extension, Hold, LockAim, Locks, LostSnapshots, Needs, SnapshotLock, StoredSnapshots, extend_locks,
 };
 use snap_format::{ObjectId, Time};
 use snap_ops::LockConfig;
@@ -105,7 +105,7 @@ pub fn why_open(lock: &SnapshotLock) -> String {
 /// What came of making locks last.
 pub struct Kept {
     extension: Extension,
-    lost: Vec<ObjectId>,
+    lost: LostSnapshots,
     until: Time,
 }
 
@@ -119,11 +119,9 @@ pub fn extend(app: &App, opened: &Opened) -> Result<Option<Kept>, Failure> {
     }
     let now = time_of(&lock);
     // Before the snapshots are read: one that comes meanwhile is not lost.
-    let stored = stored_snapshots(&lock)?;
+    let stored = StoredSnapshots::list(&lock)?;
     let (snapshots, overlays) = kept(app, opened)?;
-    let is_lost =
-        |id: &ObjectId| !overlays.was_forgotten(id) && !snapshots.iter().any(|snapshot| snapshot.id == *id);
-    let lost: Vec<ObjectId> = stored.into_iter().filter(is_lost).collect();
+    let lost = stored.lost(&lock, &opened.repository, |id| overlays.was_forgotten(id))?;
     let needs = needs(app, opened, &snapshots)?;
     let seconds = length.seconds() as i64; // at most a year
     let after = |seconds: i64| Timestamp { unix_seconds: now.secs + seconds, nanos: 0 };
@@ -180,8 +178,8 @@ impl Kept {
                 text::count(*sufficient as u64),
             ));
         }
-        if let Some(first) = self.lost.first() {
-            let count = text::counted(self.lost.len() as u64, "snapshot", "snapshots");
+        if let Some(first) = self.lost.snapshots.first() {
+            let count = text::counted(self.lost.snapshots.len() as u64, "snapshot", "snapshots");
             app.out.warning(&format!(
                 "{count} in the bucket cannot be read, and no record forgot them: somebody hid them or wrote over them, \
                  such as {}; everything in the bucket was locked",
@@ -216,7 +214,7 @@ impl Kept {
             "state": if self.is_complete() { "ok" } else { "incomplete" },
             "objects": objects,
             "guessed": is_guess,
-            "lost": self.lost.len(),
+            "lost": self.lost.snapshots.len(),
             "extended": extended,
             "sufficient": sufficient,
             "hidden": hidden.len(),

@@ -89,7 +89,13 @@ struct Request<'a> {
 /// An answer that is no failure.
 struct Answer {
     version: Option<String>,
-    text: String,
+    body: Bytes,
+}
+
+impl Answer {
+    fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
 }
 
 /// A failure, and the word that S3 has for it.
@@ -109,14 +115,14 @@ impl ObjectLock {
     pub fn is_versioned(&self) -> Result<bool, BackendError> {
         let answer =
             self.send(Request::new(Operation::Open, reqwest::Method::GET).ask("versioning", None))?;
-        Ok(element(&answer.text, "Status") == Some("Enabled"))
+        Ok(element(&answer.text(), "Status") == Some("Enabled"))
     }
 
     /// Whether the bucket has object lock.
     pub fn has_locks(&self) -> Result<bool, BackendError> {
         let request = Request::new(Operation::Open, reqwest::Method::GET).ask("object-lock", None);
         match self.send(request) {
-            Ok(answer) => Ok(element(&answer.text, "ObjectLockEnabled") == Some("Enabled")),
+            Ok(answer) => Ok(element(&answer.text(), "ObjectLockEnabled") == Some("Enabled")),
             Err(refusal) if refusal.code == "ObjectLockConfigurationNotFoundError" => Ok(false),
             Err(refusal) => Err(refusal.into()),
         }
@@ -137,6 +143,12 @@ impl ObjectLock {
         Ok(self.send(request)?.version)
     }
 
+    /// Reads a version of an object, one that is hidden or written over too.
+    pub fn get(&self, name: &ObjectName, version: &str) -> Result<Bytes, BackendError> {
+        let request = Request::new(Operation::Get, reqwest::Method::GET).of(name);
+        Ok(self.send(request.version(Some(version)))?.body)
+    }
+
     /// Until when a version of an object, by default the newest, cannot be deleted; none if it can be.
     pub fn retention_of(
         &self,
@@ -146,7 +158,7 @@ impl ObjectLock {
         let request = Request::new(Operation::Stat, reqwest::Method::GET).of(name);
         let request = request.ask("retention", None).version(version);
         let text = match self.send(request) {
-            Ok(answer) => answer.text,
+            Ok(answer) => answer.text().into_owned(),
             // The object, or the whole bucket, has none.
             Err(refusal) if ["NoSuchObjectLockConfiguration", "InvalidRequest"].contains(&&*refusal.code) => {
                 return Ok(None);
@@ -230,9 +242,10 @@ impl ObjectLock {
                 }
             }
             request = request.ask("prefix", Some(prefix.as_str().into())).ask("versions", None);
-            let text = self.send(request)?.text;
+            let answer = self.send(request)?;
+            let text = answer.text();
             let is_encoded = element(&text, "EncodingType") == Some("url");
-            let mut rest = text.as_str();
+            let mut rest: &str = &text;
             while let Some((is_delete_marker, entry, behind)) = next_version(rest) {
                 rest = behind;
                 if let Some(found) = self.version_of(entry, is_delete_marker, is_encoded) {
@@ -333,10 +346,12 @@ impl ObjectLock {
             }
             let version = response.headers().get("x-amz-version-id").and_then(|it| it.to_str().ok());
             let version = version.filter(|version| *version != "null").map(str::to_owned);
-            let text = response.text().await.map_err(network)?;
+            let body = response.bytes().await.map_err(network)?;
+            let answer = Answer { version, body };
             if status.is_success() {
-                return Ok(Answer { version, text });
+                return Ok(answer);
             }
+            let text = answer.text();
             let code = element(&text, "Code").unwrap_or_default();
             let message = element(&text, "Message").unwrap_or_default();
             Err(fail(

@@ -12,7 +12,7 @@ use super::{Done, Outcome};
 use crate::app::App;
 use crate::exit::{Exit, Failure};
 use crate::render::{CliObserver, json, text};
-use crate::repo::{self, Place};
+use crate::repo::{self, Place, Purpose};
 use crate::{locks, system};
 
 pub fn run(app: &App, is_required: bool) -> Outcome {
@@ -61,7 +61,7 @@ fn needed(app: &App, place: &Place) -> Result<Option<BTreeSet<ObjectName>>, Fail
     if !place.has_key(app)? {
         return Ok(None);
     }
-    let failure = match repo::open(app, true) {
+    let failure = match repo::open(app, Purpose::Reading) {
         Ok(opened) if opened.repository.keyring().can_read() => match locks::needed(app, &opened) {
             Ok(objects) => return Ok(Some(objects)),
             Err(failure) => failure,

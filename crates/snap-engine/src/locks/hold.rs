@@ -2,10 +2,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use snap_backend::{BackendError, LockMode, ObjectLock, ObjectName, ObjectVersion, Retention, Timestamp};
-use snap_format::{ObjectId, Time};
+use snap_format::Time;
 use snap_repo::{Area, RepoError, for_each_parallel, parse_object_name};
 
-use super::Needs;
+use super::{LostSnapshots, Needs};
 use crate::check::work::lock as locked;
 use crate::{Context, Phase, Result};
 
@@ -180,33 +180,19 @@ impl Extension {
     }
 }
 
-/// Every snapshot of which a version is there, hidden and damaged ones too. Whoever hides a snapshot from its owner must not
-/// make the locks of what it needs lapse: those that are here, are not read, and no record forgot, are lost.
-pub fn stored_snapshots(lock: &ObjectLock) -> Result<BTreeSet<ObjectId>> {
-    let mut out = BTreeSet::new();
-    let listed = lock.list_versions(Area::Snapshots.prefix(), &mut |version| {
-        if let (Some((_, id)), false) = (parse_object_name(version.name.as_str()), version.is_delete_marker) {
-            out.insert(id);
-        }
-        Ok(())
-    });
-    listed.map_err(RepoError::from)?;
-    Ok(out)
-}
-
 /// Sees to it that every version of all that is needed stays locked as long as `aim` says. Where that is not known, since a
 /// tree cannot be read or snapshots are `lost`, all that is there is locked, hidden or not, so that no damage makes a lock
 /// lapse. One that fails hinders no other.
 pub fn extend_locks(
     lock: &ObjectLock,
     needs: &Needs,
-    lost: &[ObjectId],
+    lost: &LostSnapshots,
     aim: LockAim,
     context: Context<'_>,
 ) -> Result<Extension> {
-    let is_guess = !needs.is_known() || !lost.is_empty();
+    let is_guess = !needs.is_known() || !lost.snapshots.is_empty();
     let may_be_needed = |name: &ObjectName| match parse_object_name(name.as_str()) {
-        Some((Area::Snapshots, id)) => lost.contains(&id),
+        Some((Area::Snapshots, id)) => lost.objects.contains(&id),
         Some((Area::Epochs | Area::Packs | Area::Index, _)) => true,
         _ => false,
     };

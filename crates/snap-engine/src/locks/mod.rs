@@ -10,7 +10,9 @@
 
 mod graph;
 mod hold;
+mod lost;
 mod needs;
 
-pub use hold::{Extension, Hold, LockAim, Locks, SnapshotLock, Weakness, extend_locks, stored_snapshots};
+pub use hold::{Extension, Hold, LockAim, Locks, SnapshotLock, Weakness, extend_locks};
+pub use lost::{LostSnapshots, StoredSnapshots};
 pub use needs::Needs;

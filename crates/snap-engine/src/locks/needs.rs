@@ -18,6 +18,8 @@ pub struct Needs {
     /// Of each snapshot; none if its body cannot be read.
     roots: Vec<Option<u32>>,
     graph: Graph,
+    /// By snapshot, the objects in which it stands: alone, in a bundle, or both.
+    holders: HashMap<ObjectId, Vec<ObjectName>>,
     /// By pack, the index objects that name it.
     indexes: HashMap<ObjectId, Vec<ObjectName>>,
     objects: BTreeSet<ObjectName>,
@@ -59,14 +61,22 @@ impl Needs {
         let is_known = is_all && roots.iter().all(Option::is_some);
         let indexes = indexes_of(repository, &packs)?;
         let snapshots: Vec<ObjectId> = snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let mut holders: HashMap<ObjectId, Vec<ObjectName>> = HashMap::new();
+        for (object, members) in repository.snapshot_holders()? {
+            for member in members {
+                holders.entry(member.id).or_default().push(object_name(Area::Snapshots, &object));
+            }
+        }
+        let wanted: BTreeSet<&ObjectId> = snapshots.iter().collect();
+        holders.retain(|id, _| wanted.contains(id));
         let objects = common
             .iter()
             .cloned()
-            .chain(snapshots.iter().map(|id| object_name(Area::Snapshots, id)))
+            .chain(holders.values().flatten().cloned())
             .chain(packs.iter().map(|id| object_name(Area::Packs, id)))
             .chain(indexes.values().flatten().cloned())
             .collect();
-        Ok(Self { common, snapshots, roots, graph, indexes, objects, is_known })
+        Ok(Self { common, snapshots, roots, graph, holders, indexes, objects, is_known })
     }
 
     /// Whether it is known what all of the snapshots need; else [`Needs::objects`] is not all of it.
@@ -94,7 +104,9 @@ impl Needs {
         let mut out = BTreeMap::new();
         for (id, root) in self.snapshots.iter().zip(&self.roots) {
             let below = root.and_then(|_| least.next().flatten()).unwrap_or_else(Weakness::unknown);
-            let own = hold(&object_name(Area::Snapshots, id));
+            // Any object in which it stands will do.
+            let names = self.holders.get(id).map_or(&[][..], Vec::as_slice);
+            let own = names.iter().map(hold).max().unwrap_or_else(Weakness::unknown);
             out.insert(*id, SnapshotLock::of(common.clone().and(below).and(own)));
         }
         out
