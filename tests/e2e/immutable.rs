@@ -1,10 +1,13 @@
 //! What cannot be deleted, and until when: against a double of a bucket with versions and locks, by real requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use snap_backend::{LockMode, ObjectLock, ObjectName, OpenOptions, Retention, Timestamp, open_object_lock};
+use snap_backend::{
+    Backend, LockMode, ObjectLock, ObjectName, OpenOptions, Retention, Timestamp, open_object_lock,
+};
 use snap_testkit::{Keeping, S3Server};
 
 use crate::config::{run, write};
@@ -72,14 +75,17 @@ impl Cloud {
         open_object_lock(&self.server.uri("snap"), &options).unwrap().unwrap()
     }
 
-    /// The pack of data, and the pack of trees.
-    fn packs(&self) -> [ObjectName; 2] {
+    fn store(&self) -> Arc<dyn Backend> {
         let credentials =
             self.server.credentials().map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
         let options = OpenOptions { credentials, retry: None, ..OpenOptions::default() };
+        snap_backend::open(&self.server.uri("snap"), &options).unwrap()
+    }
+
+    /// The pack of data, and the pack of trees.
+    fn packs(&self) -> [ObjectName; 2] {
         let mut found = Vec::new();
-        let store = snap_backend::open(&self.server.uri("snap"), &options).unwrap();
-        store
+        self.store()
             .list("packs/", &mut |meta| {
                 found.push((meta.size_bytes, meta.name));
                 Ok(())
@@ -433,4 +439,52 @@ fn locks_that_cannot_be_had_are_told_and_fail_no_backup() {
     let mut web = cloud.lab.command("web", &["snapshots", "--locks", "--json"]);
     web.env_remove("SNAP_REPO").env("SNAP_KEY_FILE", cloud.lab.path("web.key"));
     crate::lab::finish(web.output().unwrap()).summary(12);
+}
+
+#[test]
+fn a_snapshot_in_a_bundle_is_locked_as_long_as_the_bundle() {
+    let cloud = Cloud::filled(Keeping::Locks(None), "lock = \"30d\"");
+    for seed in [2, 3] {
+        std::fs::write(cloud.lab.path("source/noise"), noise(seed, 100_000)).unwrap();
+        cloud.run(&["backup", "source"]).summary(0);
+    }
+    let shown = || locks_of(&cloud.run(&["snapshots", "--locks"]));
+    assert!(shown().len() == 3 && shown().iter().all(Option::is_some));
+    let key = std::fs::read_to_string(cloud.lab.path("owner.key")).unwrap();
+    let secret = snap_repo::Secret::from_key_file(&key).unwrap();
+    let repository = snap_repo::Repository::open(cloud.store(), &secret).unwrap();
+    let everything = snap_repo::MergeRequest { stored_before_secs: i64::MAX, drop: HashSet::new() };
+    repository.merge_snapshots(&everything).unwrap();
+    // The objects that it replaced are hidden, and locked; the bundle is not yet.
+    assert_eq!(shown(), [None, None, None]);
+    let locks = cloud.run(&["policy", "--extend-locks"]).summary(0)["locks"][0].clone();
+    assert_eq!(
+        (&locks["extended"], &locks["lost"], &locks["guessed"]),
+        (&1.into(), &0.into(), &false.into())
+    );
+    assert!(shown().iter().all(Option::is_some));
+    let mut bundle = None;
+    cloud
+        .store()
+        .list("snapshots/", &mut |meta| {
+            assert!(bundle.replace(meta.name).is_none(), "one bundle");
+            Ok(())
+        })
+        .unwrap();
+    // A bundle that was written anew without a snapshot that was forgotten hides nothing that anybody misses.
+    let first = of(&cloud.run(&["snapshots"]), "snapshot")[0]["id"].as_str().unwrap().to_owned();
+    let locks = cloud.run(&["forget", &first]).summary(0)["locks"].clone();
+    assert_eq!((&locks["state"], &locks["lost"]), (&"ok".into(), &0.into()));
+    let mut newest = None;
+    cloud
+        .store()
+        .list("snapshots/", &mut |meta| {
+            newest = Some(meta.name);
+            Ok(())
+        })
+        .unwrap();
+    assert_ne!(newest, bundle);
+    cloud.lock().delete(&newest.unwrap(), None, false).unwrap();
+    let locks = cloud.run(&["policy", "--extend-locks"]).summary(1)["locks"][0].clone();
+    assert_eq!((&locks["lost"], &locks["guessed"]), (&2.into(), &true.into()));
 }
