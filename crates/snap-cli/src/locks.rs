@@ -48,7 +48,7 @@ fn object_lock(app: &App, opened: &Opened) -> Result<Option<ObjectLock>, Failure
 }
 
 fn needs(app: &App, opened: &Opened, snapshots: &[Snapshot]) -> Result<Needs, Failure> {
-    let (index, findings) = Index::load(&opened.repository)?;
+    let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     findings.iter().for_each(|finding| app.out.finding(finding));
     let reader = BlobReader::new(opened.repository.clone(), Arc::new(index));
     let observer = CliObserver::new(app);
