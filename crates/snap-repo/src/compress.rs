@@ -14,8 +14,8 @@ const SAMPLE: usize = 4 << 10;
 /// Share that compression must save to be worth a reader's time: one part in 32.
 const MIN_GAIN: usize = 32;
 
-/// Level 3 with tables that fit in the cache of a core, and with one shortest match for all lengths: a tenth faster, some
-/// thousandths larger, rows of a dump smaller (docs/performance.md). Other levels are as zstd has them.
+/// Level 3 with smaller tables, and with one shortest match for all lengths: a tenth faster, some thousandths larger
+/// (docs/performance.md). Other levels are as zstd has them.
 const TUNED_LEVEL: i32 = 3;
 const TUNED: [CParameter; 3] = [CParameter::HashLog(16), CParameter::ChainLog(14), CParameter::MinMatch(5)];
 
