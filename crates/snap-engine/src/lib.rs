@@ -16,6 +16,7 @@ pub mod check;
 mod context;
 mod error;
 mod forget;
+pub mod look;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;

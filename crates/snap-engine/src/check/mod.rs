@@ -29,7 +29,7 @@ mod store;
 mod structure;
 mod trace;
 mod trees;
-mod work;
+pub(crate) mod work;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
