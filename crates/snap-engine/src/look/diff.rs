@@ -245,7 +245,11 @@ impl Walk<'_, '_> {
         };
         if opens_old || opens_new {
             for (side, opens) in [(BEFORE, opens_old), (AFTER, opens_new)] {
-                if opens && let Err(error) = sides[side].open_piece(self.history, &mut self.worker) {
+                if !opens {
+                    continue;
+                }
+                self.context.progress.add(1, 0);
+                if let Err(error) = sides[side].open_piece(self.history, &mut self.worker) {
                     self.lost(side, &paths[side], error)?;
                     // Whether the names that may be in it came or went cannot be told.
                     let until = sides[side].head().name().map(<[u8]>::to_vec);
