@@ -12,11 +12,18 @@ use snap_format::{
     Time, limits,
 };
 
+use crate::boxes::seal_box;
 use crate::index::check_box_size;
+use crate::listing::{Listed, list_area};
 use crate::pack::{Group, PackBuilder, parse_pack, seal_unit};
+use crate::pack_look::{PackLook, StoredPacks, index_digest};
+use crate::parallel::join;
+use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
+use crate::{
+    Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, for_each_parallel, object_name,
+};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -27,11 +34,13 @@ pub struct WriterOptions {
     pub uploads: usize,
     /// zstd level, 1 to 19.
     pub level: i32,
+    /// The time, by which very many packs are listed once a day; without it, each time.
+    pub now: Option<Time>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3 }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, now: None }
     }
 }
 
@@ -96,6 +105,10 @@ impl Writer {
     /// Begins a run: looks at the marks and at the packs that are there (F27 a), and takes over packs that an interrupted
     /// run of this slot left (F28). That reads headers, unless the cache knows that the last run ended well.
     /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
+    ///
+    /// The listings may have been taken ahead, together with that of the index and in whatever order
+    /// ([`Repository::prefetch`]). A prune that began before them, or since, is met by the looks that come later: what it takes
+    /// away, it first takes from the index (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
         mut index: Index,
@@ -109,22 +122,30 @@ impl Writer {
             role: repository.keyring().role(),
             needs: "owner or backup",
         })?;
-        let marked = read_marks(repository)?;
-        let run = repository.new_run_key()?;
-        let uploader = Uploader::start(repository, &domain.name, &options);
         let settled = cache.is_some_and(|cache| {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
-        let stored = repository.list(Area::Packs)?;
+        let place = cache.map(|cache| cache.place(&repository.backend().location()));
+        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let seen = index_digest(index.objects());
+        let (marked, stored) = std::thread::scope(|scope| {
+            let marked = scope.spawn(|| read_marks(repository, repository.take_listing(Area::Marks)?));
+            let stored = StoredPacks::look(repository, named, seen, place.as_ref(), now, !settled);
+            (join(marked), stored)
+        });
+        let (marked, stored) = (marked?, stored?);
+        // What is listed from here on must not have been listed before.
+        repository.drop_listings();
+        let run = repository.new_run_key()?;
+        let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
             adopt(repository, &mut index, &stored, &marked, &uploader)?;
         }
-        let is_whole = |pack: &PackInfo| stored.binary_search(&(pack.id, pack.size)).is_ok();
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
         let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !is_whole(pack)).collect();
+            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -269,7 +290,8 @@ impl Writer {
     /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
     /// if there were any.
     fn leave_marked_packs(&mut self) -> Result<bool> {
-        let now_marked = read_marks(&self.repository)?;
+        let now_marked =
+            read_marks(&self.repository, list_area(self.repository.backend().as_ref(), Area::Marks)?)?;
         let mut left_any = false;
         for pack in now_marked.difference(&self.marked) {
             let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
@@ -306,6 +328,10 @@ impl Writer {
 
     /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
     /// be named by an index.
+    ///
+    /// First the marks, then the index, and not both at once: a prune that has not seen the snapshot put its marks before that, and
+    /// takes them away only after the index objects (F26). So either its mark is still listed, or what it did to the index
+    /// shows in a listing that begins after that of the marks has ended; in one that is taken meanwhile it need not.
     fn last_look(&mut self) -> Result<()> {
         self.leave_marked_packs()?;
         let listed: HashSet<ObjectId> =
@@ -389,8 +415,14 @@ impl IndexFlushed {
             set: None,
             log_segments: Vec::new(),
         };
-        let id = writer.repository.put_box(Area::Snapshots, ObjectKind::Snapshot, &envelope.encode())?;
+        let keyring = writer.repository.keyring();
+        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        let id = ObjectId(snap_crypto::hash(&bytes));
+        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
         writer.last_look()?;
+        if let Some(cache) = &writer.cache {
+            snapshot_cache::remember(&writer.repository, cache, &bytes);
+        }
         writer.settle();
         Ok(id)
     }
@@ -403,6 +435,11 @@ impl Writer {
             && cache.write(&settled_name(&self.repository), b"").is_ok()
         {
             cache.remove(&pending_name(&self.repository));
+            let (before, own) = (self.index.objects(), self.uploader.index_objects());
+            if !own.is_empty() {
+                let place = cache.place(&self.repository.backend().location());
+                PackLook::extend(&place, index_digest(before), index_digest(before.iter().chain(&own)));
+            }
         }
     }
 }
@@ -412,12 +449,12 @@ impl Writer {
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &[(ObjectId, u64)],
+    stored: &StoredPacks,
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
     let unreadable = &uploader.stats().unreadable_packs;
-    for (id, size) in stored.iter().copied() {
+    for (id, size) in stored.iter() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
             continue;
         }
@@ -444,16 +481,16 @@ fn adopt(
 }
 
 /// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
-fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
-    let mut marked = HashSet::new();
-    for (id, size) in repository.list(Area::Marks)? {
-        let name = object_name(Area::Marks, &id);
-        if check_box_size(&name, size).is_err() {
-            continue;
+fn read_marks(repository: &Repository, listing: Vec<Listed>) -> Result<HashSet<ObjectId>> {
+    let marked = Mutex::new(HashSet::new());
+    for_each_parallel(&listing, repository.backend().parallelism(), |Listed { id, size, .. }| {
+        let name = object_name(Area::Marks, id);
+        if check_box_size(&name, *size).is_err() {
+            return Ok(());
         }
         match repository.backend().get(&name) {
-            Ok(bytes) => match repository.parse_mark(&id, &bytes) {
-                Ok(mark) => marked.extend(mark.packs),
+            Ok(bytes) => match repository.parse_mark(id, &bytes) {
+                Ok(mark) => lock(&marked).extend(mark.packs),
                 // One under keys that came after this run began cannot be read, and must not be passed over.
                 Err(RepoError::Damaged(_)) => repository.require_known_epoch(&bytes)?,
                 Err(error) => return Err(error),
@@ -462,6 +499,7 @@ fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-    }
-    Ok(marked)
+        Ok(())
+    })?;
+    Ok(std::mem::take(&mut *lock(&marked)))
 }

@@ -14,7 +14,7 @@ use crate::render::{CliObserver, json, quote, text};
 use crate::{repo, select, system};
 
 pub fn run(app: &App, mut args: DeletedArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("deleted")?;
     if app.filter(&args.filter).host.is_empty() {
         args.filter.host.push(system::host_name());

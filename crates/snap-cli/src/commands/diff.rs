@@ -25,7 +25,7 @@ const LOOKED_AT: usize = 8000;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub fn run(app: &App, args: &DiffArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("diff")?;
     let list = select::load(app, &opened, &args.filter, false)?.list;
     let list: Vec<&Snapshot> = list.iter().collect();

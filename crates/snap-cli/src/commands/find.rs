@@ -17,7 +17,7 @@ use crate::repo::{self, Opened};
 use crate::{select, system};
 
 pub fn run(app: &App, args: &FindArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("find")?;
     let mut snapshots = select::load(app, &opened, &args.filter, false)?.list;
     if !args.snapshot.is_empty() {

@@ -13,7 +13,7 @@ use crate::render::{CliObserver, json, quote, text};
 use crate::{repo, select};
 
 pub fn run(app: &App, args: &VersionsArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("versions")?;
     let path = absolute(&args.of, &select::working_dir()?);
     let snapshots = select::load(app, &opened, &args.filter, false)?.list;
