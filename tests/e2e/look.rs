@@ -171,6 +171,17 @@ fn what_deleted_says_brings_it_back() {
     assert!(events(&ran, "node")[0]["command"].as_str().unwrap().starts_with("snap -r /"));
     assert_eq!(lab.run("host", &["deleted", "/no/such"]).code, 1);
     assert_eq!(lab.run("host", &["deleted", "--host", "elsewhere"]).code, 1);
+    // Another host's snapshots do not count, unless there are no others.
+    let path = source.join("dir").display().to_string();
+    let other = Lab::new();
+    other.run("host", &["init"]).summary(0);
+    other.run("host", &["backup", &path, "--host", "renamed"]).summary(0);
+    std::fs::remove_file(source.join("dir/kept")).unwrap();
+    let renamed = other.run("host", &["deleted"]);
+    assert_eq!(renamed.summary(0)["entries"], 1);
+    assert!(renamed.stderr.contains("renamed"), "{}", renamed.stderr);
+    other.run("host", &["backup", &path]).summary(0);
+    assert_eq!(other.run("host", &["deleted"]).summary(0)["entries"], 0);
 }
 
 #[test]

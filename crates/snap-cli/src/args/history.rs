@@ -120,7 +120,7 @@ pub struct DiffArgs {
 #[command(after_help = "\
 Compares what is on this machine now with all its snapshots, and names what they have and the machine has not, with the last
 snapshot that has it and the command that brings it back. Of a directory that is gone, only what the command does not bring
-back is named, too. Snapshots of this host are taken unless --host names another.
+back is named, too. Without --host, snapshots of this host are taken, or all if it has none.
 
 Examples:
   snap deleted

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use snap_engine::EngineError;
 use snap_engine::look::{History, Vanished, deleted};
+use snap_repo::Snapshot;
 
 use super::find::{exit_of, history};
 use super::{Done, Outcome};
@@ -13,21 +14,15 @@ use crate::exit::{Exit, Failure};
 use crate::render::{CliObserver, json, quote, text};
 use crate::{repo, select, system};
 
-pub fn run(app: &App, mut args: DeletedArgs) -> Outcome {
+pub fn run(app: &App, args: &DeletedArgs) -> Outcome {
     let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("deleted")?;
-    if app.filter(&args.filter).host.is_empty() {
-        args.filter.host.push(system::host_name());
-    }
-    let snapshots = select::load(app, &opened, &args.filter, false)?.list;
+    let mut snapshots = select::load(app, &opened, &args.filter, false)?.list;
     if snapshots.is_empty() {
-        let hosts = app.filter(&args.filter).host.join(", ");
-        let failure = EngineError::NoSnapshot(format!(
-            "there is no snapshot of {} that fits",
-            text::printable(hosts.as_bytes())
-        ));
-        return Err(Failure::from(failure)
-            .hint("`snap snapshots` lists what there is; --host takes those of another"));
+        return Err(EngineError::NoSnapshot("there is no snapshot that fits".into()).into());
+    }
+    if app.filter(&args.filter).host.is_empty() {
+        of_this_host(app, &mut snapshots);
     }
     let history = history(app, &opened, &snapshots)?.with_cache(opened.cache.as_ref());
     let paths = outermost(match args.paths.is_empty() {
@@ -62,6 +57,22 @@ pub fn run(app: &App, mut args: DeletedArgs) -> Outcome {
         "unreadable": report.unreadable,
     }));
     Ok(Done { exit, summary })
+}
+
+/// Leaves those of this host, unless there is none: then it may have been renamed.
+fn of_this_host(app: &App, snapshots: &mut Vec<Snapshot>) {
+    let own = system::host_name();
+    if snapshots.iter().any(|snapshot| snapshot.envelope.host == own) {
+        snapshots.retain(|snapshot| snapshot.envelope.host == own);
+        return;
+    }
+    let mut hosts: Vec<&str> = snapshots.iter().map(|snapshot| &*snapshot.envelope.host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let (own, hosts) = (text::printable(own.as_bytes()), text::printable(hosts.join(", ").as_bytes()));
+    app.out.note(&format!(
+        "there is no snapshot of this host, {own}: comparing with those of {hosts} (--host chooses)"
+    ));
 }
 
 fn absolute_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {

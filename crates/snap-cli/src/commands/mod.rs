@@ -84,7 +84,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Find(args) => find::run(app, &args),
         Command::Versions(args) => versions::run(app, &args),
         Command::Diff(args) => diff::run(app, &args),
-        Command::Deleted(args) => deleted::run(app, args),
+        Command::Deleted(args) => deleted::run(app, &args),
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),

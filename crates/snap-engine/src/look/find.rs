@@ -40,7 +40,7 @@ pub fn find(
     let matcher = Matcher::new(options)?;
     context.progress.begin(Phase::Scanning, 0, 0);
     let known = explore(history, &matcher, context)?;
-    let trees = known.numbers.len() as u64;
+    let trees = known.visits;
     let alive = known.alive();
     let mut walk = Walk {
         history,
@@ -74,6 +74,8 @@ struct Known {
     hits: Vec<bool>,
     /// A tree, and one that names it.
     above: Vec<(u32, u32)>,
+    /// Trees that were read.
+    visits: u64,
 }
 
 struct Item {
@@ -129,6 +131,7 @@ fn explore(history: &History, matcher: &Matcher<'_>, context: Context<'_>) -> Re
     for_each_growing(first, history.threads(context), |item, worker, added| {
         context.check_stop()?;
         context.progress.add(1, 0);
+        lock(&known).visits += 1;
         let piece = match history.piece(item.domain, &item.tree, item.level, worker) {
             Ok(piece) => piece,
             Err(EngineError::Repo(error)) => {
