@@ -4,6 +4,7 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -16,6 +17,7 @@ pub mod check;
 mod context;
 mod error;
 mod forget;
+pub mod locks;
 pub mod look;
 pub mod read_ahead;
 pub mod restore;
@@ -24,7 +26,7 @@ mod select;
 mod stats;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
-pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;
 pub use forget::ForgetPlan;

@@ -16,7 +16,7 @@ use snap_repo::Index;
 
 fn history(lab: &Lab) -> History {
     let repository = lab.repository();
-    let (index, _) = Index::load(&repository).unwrap();
+    let (index, _) = Index::load(&repository, None).unwrap();
     let set = repository.snapshots().unwrap();
     History::open(&repository, Arc::new(index), &set.snapshots, &lab.ear).unwrap()
 }

@@ -23,7 +23,7 @@ struct Forgery {
 impl Forgery {
     fn begin(lab: &Lab) -> Self {
         let repository = lab.repository();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let writer = Writer::begin(&repository, index, None, WriterOptions::default()).unwrap();
         Self { writer, scratch: Scratch::new(1).unwrap() }
     }
@@ -68,7 +68,7 @@ fn dir(name: &str, tree: BlobId) -> Node {
 
 fn history(lab: &Lab) -> History {
     let repository = lab.repository();
-    let (index, _) = Index::load(&repository).unwrap();
+    let (index, _) = Index::load(&repository, None).unwrap();
     let set = repository.snapshots().unwrap();
     History::open(&repository, Arc::new(index), &set.snapshots, &lab.ear).unwrap()
 }

@@ -74,7 +74,7 @@ fn show(app: &App, args: &FindArgs, past: &Past, path: &[u8], node: &Node) {
 
 /// Opens snapshots to look through them; damage of the index is told.
 pub fn history(app: &App, opened: &Opened, snapshots: &[Snapshot]) -> Result<History, Failure> {
-    let (index, findings) = Index::load(&opened.repository)?;
+    let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     findings.iter().for_each(|finding| app.out.finding(finding));
     Ok(History::open(&opened.repository, index.into(), snapshots, &CliObserver::new(app))?)
 }

@@ -9,6 +9,7 @@ mod deleted;
 mod diff;
 mod find;
 mod forget;
+mod immutable;
 mod init;
 mod key;
 mod ls;
