@@ -10,6 +10,7 @@ mod keys;
 mod kill;
 mod lab;
 mod least;
+mod look;
 mod policy;
 mod retention;
 mod roles;

@@ -18,6 +18,7 @@ mod context;
 mod error;
 mod forget;
 pub mod locks;
+pub mod look;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;

@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use snap_engine::look::EntryType;
 use snap_engine::retention::Span;
 use snap_format::Time;
 use snap_ops::{DATASET_RULE, is_dataset_name};
@@ -121,6 +122,89 @@ impl FromStr for Until {
                 .to_owned()
         })
     }
+}
+
+/// A time in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// This one.
+    At(Time),
+    /// So long ago.
+    Ago(Span),
+}
+
+impl Moment {
+    /// The time that it means.
+    pub fn time(self, now: Time) -> Time {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(span) => span.before(now),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(span) = text.parse() {
+            return Ok(Self::Ago(span));
+        }
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::At(Time::new(time.as_second(), 0)));
+        }
+        let start = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2026-01-31".len());
+        let start = start.and_then(|date| date.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
+        start.map(|start| Self::At(Time::new(start.timestamp().as_second(), 0))).ok_or_else(|| {
+            "a day such as 2026-01-31, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d or 12h"
+                .to_owned()
+        })
+    }
+}
+
+/// Least and most bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeRange(pub u64, pub u64);
+
+impl FromStr for SizeRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = |text: &str| {
+            text.parse::<Size>()
+                .map(|size| size.0)
+                .map_err(|why| format!("{why}; +1G is at least, -1G at most, 1M..2M between"))
+        };
+        if let Some(least) = text.strip_prefix('+') {
+            return Ok(Self(size(least)?, u64::MAX));
+        }
+        if let Some(most) = text.strip_prefix('-') {
+            return Ok(Self(0, size(most)?));
+        }
+        if let Some((least, most)) = text.split_once("..") {
+            let range = Self(size(least)?, size(most)?);
+            return if range.0 <= range.1 {
+                Ok(range)
+            } else {
+                Err("the smaller size comes first".to_owned())
+            };
+        }
+        size(text).map(|exact| Self(exact, exact))
+    }
+}
+
+/// For clap.
+pub fn entry_type(name: &str) -> Result<EntryType, String> {
+    Ok(match name {
+        "file" | "f" => EntryType::File,
+        "dir" | "d" => EntryType::Dir,
+        "symlink" | "l" => EntryType::Symlink,
+        "fifo" | "p" => EntryType::Fifo,
+        "char" | "c" => EntryType::Char,
+        "block" | "b" => EntryType::Block,
+        "object" => EntryType::Object,
+        _ => return Err("a type is file, dir, symlink, fifo, char, block or object".to_owned()),
+    })
 }
 
 /// `SNAPSHOT[:PATH]`; the first colon ends SNAPSHOT.
@@ -256,6 +340,30 @@ mod tests {
         assert_eq!("10GiB".parse(), Ok(Subset::Bytes(10 << 30)));
         for bad in ["0/3", "4/3", "1/", "0%", "101%", "NaN%", "-1%", "0", "x"] {
             assert!(bad.parse::<Subset>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_sizes() {
+        for (text, least, most) in
+            [("+1K", 1024, u64::MAX), ("-2", 0, 2), ("1..1k", 1, 1024), ("0", 0, 0), ("5M", 5 << 20, 5 << 20)]
+        {
+            assert_eq!(text.parse(), Ok(SizeRange(least, most)), "{text}");
+        }
+        for bad in ["", "+", "2..1", "..", "1..", "--1", "x"] {
+            assert!(bad.parse::<SizeRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let at = |secs| Ok(Moment::At(Time::new(secs, 0)));
+        assert_eq!("2037-01-31".parse(), at(2_116_972_800)); // date -u -d 2037-01-31 +%s
+        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_117_016_000));
+        let ago = "2d".parse::<Moment>().map(|moment| moment.time(Time::new(200_000, 6)));
+        assert_eq!(ago, Ok(Time::new(27_200, 6)));
+        for bad in ["", "yesterday", "2037-02-30", "12:00"] {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
         }
     }
 

@@ -5,6 +5,9 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod deleted;
+mod diff;
+mod find;
 mod forget;
 mod immutable;
 mod init;
@@ -18,6 +21,7 @@ mod snapshots;
 mod stats;
 mod stream;
 mod tag;
+mod versions;
 
 use crate::app::App;
 use crate::args::Command;
@@ -60,6 +64,10 @@ pub fn run(app: &App, command: Command) -> Outcome {
         command,
         Command::Snapshots(_)
             | Command::Ls(_)
+            | Command::Find(_)
+            | Command::Versions(_)
+            | Command::Diff(_)
+            | Command::Deleted(_)
             | Command::Cat(_)
             | Command::Restore(_)
             | Command::Backup(_)
@@ -74,6 +82,10 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Backup(args) => backup::run(app, *args),
         Command::Snapshots(args) => snapshots::run(app, &args),
         Command::Ls(args) => ls::run(app, &args),
+        Command::Find(args) => find::run(app, &args),
+        Command::Versions(args) => versions::run(app, &args),
+        Command::Diff(args) => diff::run(app, &args),
+        Command::Deleted(args) => deleted::run(app, &args),
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),

@@ -10,6 +10,7 @@ mod run;
 mod stream;
 mod tree_cache;
 mod tree_fetch;
+pub(crate) mod tree_look;
 mod tree_store;
 mod trees;
 
