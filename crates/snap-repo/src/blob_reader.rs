@@ -148,6 +148,23 @@ impl BlobReader {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        self.repository.open_sealed(domain, kind, id, place, sealed, scratch, out)
+    }
+}
+
+impl Repository {
+    /// Opens a sealed blob that was fetched from `place`; readers only. Damage is named by pack and blob.
+    #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
+    pub fn open_sealed(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        sealed: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let damaged = |why: &str| {
             let object = object_name(Area::Packs, &place.pack_id).to_string();
             RepoError::from(Finding::new(FindingCode::Corrupt, object, why).blob(*id))
@@ -155,9 +172,8 @@ impl BlobReader {
         if place.kind != kind {
             return Err(damaged("a tree where data is expected, or the other way round"));
         }
-        let key =
-            self.repository.run_key(&place.run_key).ok_or_else(|| damaged("its run key does not open"))?;
-        let ad = blob_ad(self.repository.id(), kind, id, place.codec, place.plain_len);
+        let key = self.run_key(&place.run_key).ok_or_else(|| damaged("its run key does not open"))?;
+        let ad = blob_ad(self.id(), kind, id, place.codec, place.plain_len);
         let mut opened = std::mem::take(&mut scratch.opened);
         let outcome = key
             .open_into(&ad, sealed, &mut opened)

@@ -82,7 +82,7 @@ struct Caching {
 
 /// Objects that are small and read by every run.
 fn is_cached(name: &ObjectName) -> bool {
-    ["index/", "snapshots/", "epochs/"].iter().any(|prefix| name.as_str().starts_with(prefix))
+    ["index/", "snapshots/", "epochs/", "marks/"].iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 fn is_genuine(name: &ObjectName, bytes: &[u8]) -> bool {

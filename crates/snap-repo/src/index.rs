@@ -83,6 +83,9 @@ pub struct Index {
     objects: Vec<ObjectId>,
 }
 
+/// How often the index is listed before what is listed and not there counts as missing.
+const LISTINGS: usize = 3;
+
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Index({} packs)", self.packs.len())
@@ -90,8 +93,19 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    /// Loads every index object. What is damaged or forged is left out and reported.
+    /// Loads every index object. What is damaged or forged is left out and reported. If a listed object is gone when it is
+    /// read, a prune has replaced it, and all is listed again.
     pub fn load(repository: &Repository) -> Result<(Self, Vec<Finding>)> {
+        for _ in 1..LISTINGS {
+            let (index, findings) = Self::load_listed(repository)?;
+            if findings.iter().all(|finding| finding.code != FindingCode::Missing) {
+                return Ok((index, findings));
+            }
+        }
+        Self::load_listed(repository)
+    }
+
+    fn load_listed(repository: &Repository) -> Result<(Self, Vec<Finding>)> {
         let names = repository.list(Area::Index)?;
         let loaded = Mutex::new(Vec::with_capacity(names.len()));
         for_each_parallel(&names, repository.backend().parallelism(), |(id, size)| {

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snap_crypto::SealKey;
 use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
-    Time, limits,
+    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, RunKeyEntry, Summary, Time, limits,
 };
 
-use crate::index::check_box_size;
-use crate::pack::{PackBuilder, parse_pack, seal_blob};
+use crate::look::Sabotage;
+use crate::marks::Marks;
+use crate::pack::{PackBuilder, seal_blob};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
+use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -24,11 +24,14 @@ pub struct WriterOptions {
     pub pack_target: usize,
     /// Packs on their way at the same time; each takes `pack_target` of memory.
     pub uploads: usize,
+    /// Test-only.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2 }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, sabotage: Sabotage::None }
     }
 }
 
@@ -55,18 +58,19 @@ const SHARDS: usize = 16;
 
 /// Takes blobs from many threads.
 pub struct Writer {
-    repository: Repository,
+    pub(crate) repository: Repository,
     cache: Option<Cache>,
-    index: Arc<Index>,
-    domain: DomainKeys,
+    pub(crate) index: Arc<Index>,
+    pub(crate) domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
-    marked: HashSet<ObjectId>,
+    /// As they were when all that this run relies on was last seen to be safe.
+    pub(crate) marks: Marks,
     /// By position in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
-    used: Vec<AtomicBool>,
+    pub(crate) used: Vec<AtomicBool>,
     fresh: [Mutex<HashSet<BlobId>>; SHARDS],
     open: [Mutex<Option<PackBuilder>>; 2],
-    uploader: Uploader,
+    pub(crate) uploader: Uploader,
     options: WriterOptions,
 }
 
@@ -102,7 +106,7 @@ impl Writer {
             role: repository.keyring().role(),
             needs: "owner or backup",
         })?;
-        let marked = read_marks(repository)?;
+        let marks = Marks::read(repository)?;
         let run = repository.new_run_key()?;
         let uploader = Uploader::start(repository, &domain.name, &options);
         let settled = cache.is_some_and(|cache| {
@@ -110,14 +114,15 @@ impl Writer {
         });
         let stored = repository.list(Area::Packs)?;
         if !settled {
-            adopt(repository, &mut index, &stored, &marked, &uploader)?;
+            adopt(repository, &mut index, &stored, &marks, &uploader)?;
         }
-        let is_whole = |pack: &PackInfo| stored.binary_search(&(pack.id, pack.size)).is_ok();
+        let trusts_index = options.sabotage == Sabotage::NoListOfPacks;
+        let is_whole = |pack: &PackInfo| trusts_index || stored.binary_search(&(pack.id, pack.size)).is_ok();
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
         let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !is_whole(pack)).collect();
+            index.packs().iter().map(|pack| marks.names(&pack.id) || !is_whole(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -125,7 +130,7 @@ impl Writer {
             index: Arc::new(index),
             domain,
             run,
-            marked,
+            marks,
             avoid,
             fresh: Default::default(),
             open: Default::default(),
@@ -191,7 +196,13 @@ impl Writer {
     }
 
     /// Puts a sealed blob into the open pack of its kind; a pack that is full goes on its way.
-    fn push(&self, kind: BlobKind, mut entry: BlobEntry, run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
+    pub(crate) fn push(
+        &self,
+        kind: BlobKind,
+        mut entry: BlobEntry,
+        run_key: RunKeyEntry,
+        sealed: &[u8],
+    ) -> Result<()> {
         self.uploader.check()?;
         let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
         let keyring = self.repository.keyring();
@@ -220,84 +231,19 @@ impl Writer {
     pub fn finish(mut self) -> Result<IndexFlushed> {
         self.flush()?;
         // F27 b: marks that came since the run began.
-        self.leave_marked_packs()?;
+        if self.options.sabotage != Sabotage::NoLookBeforeSnapshot {
+            self.look(1)?;
+        }
         Ok(IndexFlushed { writer: self })
     }
 
-    fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         for open in &self.open {
             if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
                 self.uploader.send(pack)?;
             }
         }
         self.uploader.drain()
-    }
-
-    /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
-    /// if there were any.
-    fn leave_marked_packs(&mut self) -> Result<bool> {
-        let now_marked = read_marks(&self.repository)?;
-        let mut left_any = false;
-        for pack in now_marked.difference(&self.marked) {
-            let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
-            if self.uploader.has_stored(pack) || self.index.pack_numbers(pack).any(is_used) {
-                self.move_pack(pack)?;
-                left_any = true;
-            }
-        }
-        self.marked = now_marked;
-        if left_any {
-            self.flush()?;
-        }
-        Ok(left_any)
-    }
-
-    fn move_pack(&self, id: &ObjectId) -> Result<()> {
-        let bytes = match self.repository.backend().get(&object_name(Area::Packs, id)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {
-                return Err(RepoError::Overtaken);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        crate::verify::check_name(&object_name(Area::Packs, id), id, &bytes)?;
-        let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
-        for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
-            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
-            self.push(opened.pack.kind, *blob, opened.pack.run_keys[usize::from(blob.run_key)], sealed)?;
-        }
-        Ok(())
-    }
-
-    /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
-    /// be named by an index.
-    fn last_look(&mut self) -> Result<()> {
-        self.leave_marked_packs()?;
-        let listed: HashSet<ObjectId> =
-            self.repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
-        let own = self.uploader.index_objects();
-        if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
-            return Ok(());
-        }
-        let (fresh, _) = Index::load(&self.repository)?;
-        let relied_on =
-            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
-        let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
-            .collect();
-        let domain = &self.domain.name;
-        let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
-        if !self.uploader.stored_packs().iter().all(is_there) {
-            return Err(RepoError::Overtaken);
-        }
-        let all_elsewhere = gone.is_empty()
-            || self
-                .index
-                .iter(domain)
-                .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.locate(domain, &id).is_some());
-        if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }
 
@@ -355,7 +301,10 @@ impl IndexFlushed {
             log_segments: Vec::new(),
         };
         let id = writer.repository.put_box(Area::Snapshots, ObjectKind::Snapshot, &envelope.encode())?;
-        writer.last_look()?;
+        // F27 d.
+        if writer.options.sabotage != Sabotage::NoLastLook {
+            writer.look(2)?;
+        }
         writer.settle();
         Ok(id)
     }
@@ -378,11 +327,11 @@ fn adopt(
     repository: &Repository,
     index: &mut Index,
     stored: &[(ObjectId, u64)],
-    marked: &HashSet<ObjectId>,
+    marks: &Marks,
     uploader: &Uploader,
 ) -> Result<()> {
     for (id, size) in stored.iter().copied() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
+        if index.names_pack(&id, repository.keyring().own_domain()) || marks.names(&id) {
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
@@ -397,26 +346,4 @@ fn adopt(
         }
     }
     uploader.flush_index()
-}
-
-/// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
-fn read_marks(repository: &Repository) -> Result<HashSet<ObjectId>> {
-    let mut marked = HashSet::new();
-    for (id, size) in repository.list(Area::Marks)? {
-        let name = object_name(Area::Marks, &id);
-        if check_box_size(&name, size).is_err() {
-            continue;
-        }
-        match repository.backend().get(&name) {
-            Ok(bytes) => match repository.parse_mark(&id, &bytes) {
-                Ok(mark) => marked.extend(mark.packs),
-                Err(RepoError::Damaged(_)) => {}
-                Err(error) => return Err(error),
-            },
-            // Marks go when their prune has ended.
-            Err(error) if error.kind() == snap_backend::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(marked)
 }

@@ -111,7 +111,7 @@ impl Fixture {
 pub fn begin(repository: &Repository) -> Writer {
     let (index, findings) = Index::load(repository).unwrap();
     assert_eq!(findings, []);
-    let options = WriterOptions { pack_target: 1 << 20, uploads: 1 };
+    let options = WriterOptions { pack_target: 1 << 20, uploads: 1, ..WriterOptions::default() };
     Writer::begin(repository, index, None, options).unwrap()
 }
 

@@ -1,0 +1,152 @@
+//! A writer's looks at what prunes do (F27): nothing that a run relies on may go unnoticed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+
+use snap_backend::ErrorKind;
+use snap_format::{BlobId, ObjectId, PackHeader};
+
+use crate::pack::parse_pack;
+use crate::{Area, Index, RepoError, Result, Writer, object_name};
+
+/// Prunes that may get in the way of one look before the run gives up.
+const MOST_LOOKS: usize = 16;
+
+/// Test-only: takes a part of the protocol out, to see that the tests notice.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Nothing: the protocol as it is.
+    #[default]
+    None,
+    /// The writer does not look at the marks between index and snapshot (F27 b).
+    NoLookBeforeSnapshot,
+    /// The writer does not look once more after its snapshot (F27 d).
+    NoLastLook,
+    /// The writer does not list the packs that are there when it begins (F27 a).
+    NoListOfPacks,
+    /// The prune deletes its marks before the packs.
+    MarksFirst,
+    /// The prune leaves no trace in the marks.
+    NoTrace,
+    /// The prune lists the snapshots before its marks stand, and not again.
+    SnapshotsBeforeMarks,
+}
+
+/// Where the blobs of a run are safe: in packs that are there, not marked, and named by the index.
+struct Ground {
+    index: Index,
+    there: Vec<(ObjectId, u64)>,
+}
+
+impl Writer {
+    /// Looks at the marks until nothing has changed since everything was last seen to be safe, as often in a row as `quiet`
+    /// says: a listing is not taken in one moment, and two in a row miss nothing that happened before the first (F27).
+    pub(crate) fn look(&mut self, quiet: usize) -> Result<()> {
+        let (mut unchanged, mut looks) = (0, 0);
+        while unchanged < quiet {
+            if !self.marks.refresh(&self.repository)? {
+                unchanged += 1;
+                continue;
+            }
+            unchanged = 0;
+            looks += 1;
+            if looks > MOST_LOOKS {
+                return Err(RepoError::Overtaken);
+            }
+            // Twice: what a prune takes away between the lists and the reads is elsewhere by then.
+            if !self.stand_on_safe_ground()? && !self.stand_on_safe_ground()? {
+                return Err(RepoError::Overtaken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that all blobs of this run lie in packs that stay: those in packs that a prune has marked are moved.
+    /// False if some could not be had.
+    fn stand_on_safe_ground(&mut self) -> Result<bool> {
+        // In this order: a pack that is deleted after the marks were read was marked then, or is by a prune that will see
+        // the snapshot; one that was deleted before is not listed.
+        let (index, _) = Index::load(&self.repository)?;
+        let ground = Ground { index, there: self.repository.list(Area::Packs)? };
+        let mut moves: HashMap<ObjectId, HashSet<BlobId>> = HashMap::new();
+        if !self.find_endangered(&ground, &mut moves) {
+            return Ok(false);
+        }
+        for (pack, blobs) in &moves {
+            if !self.move_blobs(pack, |id| blobs.contains(id))? {
+                return Ok(false);
+            }
+        }
+        for pack in self.uploader.stored_packs() {
+            let is_safe = self.is_safe(&ground, &pack) && ground.index.names_pack(&pack, &self.domain.name);
+            if !is_safe && !self.move_blobs(&pack, |id| !self.has_safe_place(&ground, id))? {
+                return Ok(false);
+            }
+            if !is_safe {
+                self.uploader.forget_pack(&pack);
+            }
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
+    fn is_safe(&self, ground: &Ground, pack: &ObjectId) -> bool {
+        let is_there = ground.there.binary_search_by_key(pack, |(id, _)| *id).is_ok();
+        is_there && !self.marks.names(pack)
+    }
+
+    fn has_safe_place(&self, ground: &Ground, id: &BlobId) -> bool {
+        let places = ground.index.locate_all(&self.domain.name, id);
+        places.iter().any(|place| self.is_safe(ground, &place.pack_id))
+    }
+
+    /// Blobs in packs that this run relied on and that are no longer safe, by the pack from which they can be had. False if
+    /// one is nowhere.
+    fn find_endangered(&self, ground: &Ground, moves: &mut HashMap<ObjectId, HashSet<BlobId>>) -> bool {
+        let domain = &self.domain.name;
+        let used = self.index.packs().iter().zip(&self.used);
+        let endangered: HashSet<ObjectId> = used
+            .filter(|(_, used)| used.load(Ordering::Relaxed))
+            .map(|(pack, _)| pack.id)
+            .filter(|id| !self.is_safe(ground, id) || !ground.index.names_pack(id, domain))
+            .collect();
+        if endangered.is_empty() {
+            return true;
+        }
+        let is_there = |id: &ObjectId| ground.there.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        for (id, _) in self.index.iter(domain) {
+            let places = self.index.locate_all(domain, &id);
+            if !places.iter().any(|place| endangered.contains(&place.pack_id))
+                || self.has_safe_place(ground, &id)
+            {
+                continue;
+            }
+            // From wherever it still lies, marked or not.
+            let Some(place) = places.iter().find(|place| is_there(&place.pack_id)) else { return false };
+            moves.entry(place.pack_id).or_default().insert(id);
+        }
+        true
+    }
+
+    /// Moves the sealed blobs of a pack that `wanted` picks into new packs. False if the pack is gone.
+    fn move_blobs(&self, id: &ObjectId, wanted: impl Fn(&BlobId) -> bool) -> Result<bool> {
+        let name = object_name(Area::Packs, id);
+        let bytes = match self.repository.backend().get(&name) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            // A slot that may not read packs cannot move them: what the next run finds missing it stores again.
+            Err(error) if error.kind() == ErrorKind::Permission => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        crate::verify::check_name(&name, id, &bytes)?;
+        let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
+        for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
+            if wanted(&blob.id) {
+                let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
+                self.push(opened.pack.kind, *blob, opened.pack.run_keys[usize::from(blob.run_key)], sealed)?;
+            }
+        }
+        Ok(true)
+    }
+}
