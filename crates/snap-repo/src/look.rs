@@ -65,6 +65,8 @@ impl Writer {
     /// Sees to it that all blobs of this run lie in packs that stay: those in packs that a prune has marked are moved.
     /// False if some could not be had.
     fn stand_on_safe_ground(&mut self) -> Result<bool> {
+        // Those of before: what is moved now goes into packs that the lists below do not show.
+        let stored = self.uploader.stored_packs();
         // In this order: a pack that is deleted after the marks were read was marked then, or is by a prune that will see
         // the snapshot; one that was deleted before is not listed.
         let (index, _) = Index::load(&self.repository)?;
@@ -78,7 +80,7 @@ impl Writer {
                 return Ok(false);
             }
         }
-        for pack in self.uploader.stored_packs() {
+        for pack in stored {
             let is_safe = self.is_safe(&ground, &pack) && ground.index.names_pack(&pack, &self.domain.name);
             if !is_safe && !self.move_blobs(&pack, |id| !self.has_safe_place(&ground, id))? {
                 return Ok(false);

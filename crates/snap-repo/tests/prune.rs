@@ -207,7 +207,8 @@ fn refuses(lab: &Lab, options: &PruneOptions) -> String {
 
 #[test]
 fn nothing_is_deleted_when_it_is_uncertain_what_is_needed() {
-    let damage: [(&str, fn(&Lab, &ObjectId)); 5] = [
+    type Damage = fn(&Lab, &ObjectId);
+    let damage: [(&str, Damage); 5] = [
         ("a snapshot", |lab, snapshot| {
             lab.memory.damage(&object_name(Area::Snapshots, snapshot), |bytes| bytes[60] ^= 1);
         }),
