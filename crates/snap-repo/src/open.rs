@@ -151,6 +151,12 @@ impl Repository {
         &self.backend
     }
 
+    /// The same repository, opened, over another way to its store.
+    #[must_use]
+    pub fn over(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { inner: Arc::clone(&self.inner), backend }
+    }
+
     /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
     pub fn rehearsal(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
