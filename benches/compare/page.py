@@ -237,6 +237,22 @@ def machine(raw):
     )
 
 
+def line_limits(results, line):
+    """How near to what the line carries the first backups came."""
+    if not line or not line["mbit"] or not results.rows("first"):
+        return []
+    lines = ["The line alone needs, for what each first backup has stored:\n"]
+    for tool in results.tools:
+        size = results.median("first", tool, "added_bytes")
+        seconds = results.median("first", tool, "seconds")
+        if size and seconds:
+            least = size * 8 / (line["mbit"] * 1e6)
+            lines.append(
+                f"- {tool}: {megabytes(size)} MB, {number(least)} s; it took {number(seconds / least, 2)} times that"
+            )
+    return ["\n".join(lines) + "\n"]
+
+
 def s3_section(raw):
     """A table for a series against a bucket."""
     results = Results(raw)
@@ -254,6 +270,7 @@ def s3_section(raw):
         f"{megabytes(sum(raw['corpus'][part]['bytes'] for part in ('small', 'programs', 'uploads', 'dumps')))} MB, {how}.\n"
     )
     text.append(overview(results))
+    text += line_limits(results, line)
     text.append(fidelity(results) + "\n")
     failed = [
         (step, tool) for step in results.steps for tool in results.tools if results.error(step.key, tool)

@@ -26,6 +26,14 @@ class Step:
 STEPS = (
     Step("first", "First backup", "everything, into an empty repository", (), True, version=1),
     Step("again", "Again, nothing changed", "the same once more", ("first",), True, version=1),
+    Step(
+        "cold",
+        "Again, without a local cache",
+        "nothing changed; what the program keeps locally was deleted before",
+        ("first",),
+        True,
+        version=1,
+    ),
     Step("list", "List the snapshots", "what opening the repository costs", ("first",)),
     Step(
         "day2",
@@ -126,6 +134,7 @@ class Rounds:
         before = self.sizes.repository(tool, step.repository)
         what = {
             "again": "backup",
+            "cold": "backup",
             "first": "backup",
             "day2": "backup",
             "scattered": "backup",
@@ -169,6 +178,8 @@ class Rounds:
         return measure.run(command, self.scratch, sync=self.sync and step.writes)
 
     def _backup(self, number, step, tool, source):
+        if step.key == "cold":
+            measure.remove(tool.cache(step.repository))
         cost = self._run(tool.backup(step.repository, source), step, source)
         tool.backed_up(step.repository, cost.stdout)
         return cost

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use snap_format::{
     BlobEntry, Body, Bundle, Config, Content, Envelope, Epoch, FormatError, HEAD_LEN, Head, IndexObject,
-    Inner, Mark, Node, NodeKind, PackHeader, Record, RunKeyEntry, TreeBlob, decode_key_file,
+    Inner, Mark, Node, NodeKind, PackHeader, Record, RecordBody, RunKeyEntry, TreeBlob, decode_key_file,
     decode_recovery_key, encode_key_file, encode_recovery_key, limits,
 };
 
@@ -103,13 +103,16 @@ fn check_tables(run_keys: &[RunKeyEntry], blobs: &[BlobEntry]) {
     let end = PackHeader::body_end(blobs);
     assert!(end <= limits::PACK);
     let mut at = HEAD_LEN as u64;
-    for (offset, blob) in PackHeader::offsets(blobs) {
-        assert_eq!(offset, at, "blobs lie one behind the other");
-        assert!(blob.plain_len as usize <= limits::BLOB_PLAIN);
-        assert!(usize::from(blob.run_key) < run_keys.len());
-        at += u64::from(blob.stored_len);
+    let mut seen = 0;
+    for unit in PackHeader::units(blobs) {
+        assert_eq!(unit.offset, at, "blobs lie one behind the other");
+        assert!(unit.plain_len() <= limits::BLOB_PLAIN as u64);
+        assert!(unit.is_group() || unit.blobs.len() == 1);
+        assert!(unit.blobs.iter().all(|blob| usize::from(blob.run_key) < run_keys.len()));
+        at += u64::from(unit.stored_len());
+        seen += unit.members().count();
     }
-    assert_eq!(at, end);
+    assert_eq!((at, seen), (end, blobs.len()));
 }
 
 /// Payload of a pack's header.
@@ -213,6 +216,17 @@ pub fn record(data: &[u8]) -> bool {
     } else if let Ok(ids) = record.forgotten() {
         let again = Record { body: Record::forget_body(&ids), ..record };
         assert_eq!(again.forgotten(), Ok(ids));
+    }
+    let record = Record::decode(data).expect("it was read before");
+    let read = |body: &[u8]| RecordBody::decode(&record.kind, body);
+    if let Ok(Some(body)) = read(&record.body) {
+        assert_eq!(body.kind(), record.kind);
+        let written = body.encode();
+        // A name list that is missing is empty, and is written so: two bytes for each of none.
+        assert!(written.len() <= record.body.len() + 2, "writing what was read invents something");
+        assert_eq!(read(&written), Ok(Some(body)));
+    } else if RecordBody::is_owners(&record.kind) {
+        assert!(read(&record.body).is_err(), "a type that is an owner's is known");
     }
     true
 }

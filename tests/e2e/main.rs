@@ -2,8 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod conditions;
+mod config;
 mod golden;
 mod heal;
+mod keys;
 mod kill;
 mod lab;
+mod least;
+mod policy;
+mod retention;
 mod roles;

@@ -179,6 +179,7 @@ fn packs() -> Vec<IndexedPack> {
         id: blob_id(number),
         stored_len: 10_000 + SEAL_OVERHEAD as u32,
         plain_len: 20_000,
+        grouped: false,
         codec: Codec::Zstd,
         run_key: 0,
     };

@@ -45,4 +45,4 @@ pub use local::LocalBackend;
 pub use memory::{MemoryBackend, MemoryState};
 pub use name::{MAX_NAME_BYTES, MAX_SEGMENT_BYTES, ObjectName};
 pub use open::{Environment, OpenOptions, open};
-pub use remote::redact;
+pub use remote::{SCHEMES, Site, redact};

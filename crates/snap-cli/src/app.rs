@@ -1,7 +1,7 @@
 //! One run, from arguments to exit code.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -11,6 +11,7 @@ use snap_engine::{Context, EngineError, Observer, Progress};
 use crate::args::values::Size;
 use crate::args::{Cli, FilterArgs, Glimpse, GlobalArgs};
 use crate::commands::{self, Done};
+use crate::config;
 use crate::exit::{AGAIN, Exit, Failure};
 use crate::prompt;
 use crate::render::{Output, OutputOptions, Ticker};
@@ -35,6 +36,10 @@ pub struct App {
     pub out: Output,
     /// SIGINT and SIGTERM.
     pub signals: Signals,
+    /// The command reads stored data.
+    pub reads_content: bool,
+    /// `snap.toml`, once it was needed.
+    config: OnceLock<Option<snap_ops::Config>>,
 }
 
 /// Runs the program.
@@ -97,7 +102,16 @@ fn run_command(cli: Cli, env: Env) -> Exit {
             end(&out, Some(name), exit, serde_json::Map::new());
         }
     };
-    let app = App { global, filter, env, out: out.clone(), signals: signals.clone() };
+    let reads_content = command.reads_content();
+    let app = App {
+        global,
+        filter,
+        env,
+        out: out.clone(),
+        signals: signals.clone(),
+        reads_content,
+        config: OnceLock::new(),
+    };
     let outcome = prepare(&app, leave).and_then(|()| commands::run(&app, command));
     signals.finish();
     match outcome {
@@ -155,7 +169,15 @@ impl App {
         }
     }
 
-    fn memory_bytes(&self) -> Result<u64, Failure> {
+    /// The configuration, read when it is first needed: what needs none is not hindered by a broken one.
+    pub fn config(&self) -> Result<Option<&snap_ops::Config>, Failure> {
+        if self.config.get().is_none() {
+            let _ = self.config.set(config::load(self)?);
+        }
+        Ok(self.config.get().and_then(Option::as_ref))
+    }
+
+    pub fn memory_bytes(&self) -> Result<u64, Failure> {
         let bytes = match (self.global.memory, self.env.text("SNAP_MEMORY")) {
             (Some(Size(bytes)), _) => bytes,
             (None, Some(text)) => {

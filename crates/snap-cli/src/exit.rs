@@ -5,6 +5,7 @@ use std::error::Error;
 use snap_backend::{BackendError, ErrorKind, Operation};
 use snap_crypto::CryptoError;
 use snap_engine::EngineError;
+use snap_ops::{ConfigError, SecretError};
 use snap_repo::{RepoError, parse_object_name};
 
 /// Exit codes; they are API.
@@ -19,7 +20,7 @@ pub enum Exit {
     Usage = 2,
     /// Done, but some source entries could not be read.
     Incomplete = 3,
-    /// Damage was found.
+    /// Damage was found, or a finding of `policy --check`.
     Damage = 4,
     /// There is no repository.
     NoRepository = 10,
@@ -133,6 +134,22 @@ impl From<CryptoError> for Failure {
     }
 }
 
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::Unreadable { .. } => "check the path; `snap config init` writes an example",
+            ConfigError::Invalid { .. } => "correct it, or name another file: --config or SNAP_CONFIG",
+        };
+        Self::of(&error, (Exit::Usage, Some(hint)))
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        Self::of(&error, (Exit::Failed, Some("snap.toml says that credentials are there")))
+    }
+}
+
 fn judge_engine(error: &EngineError) -> Verdict {
     match error {
         EngineError::Repo(error) => judge_repo(error),
@@ -148,6 +165,12 @@ fn judge_engine(error: &EngineError) -> Verdict {
         EngineError::Ambiguous { .. } => (Exit::Usage, Some("give more digits of the id")),
         EngineError::SeveralGroups { .. } => {
             (Exit::Usage, Some("choose with --dataset or --host, or give the id of a snapshot"))
+        }
+        EngineError::KeepsNothing(_) => {
+            (Exit::Failed, Some("nothing was forgotten; to forget all of a group, name its snapshots"))
+        }
+        EngineError::Pinned(_) => {
+            (Exit::Failed, Some("nothing was forgotten; `snap pin --remove SNAPSHOT` takes the pin away"))
         }
         EngineError::NoPath { .. } => (Exit::Failed, Some("`snap ls SNAPSHOT` lists the paths in it")),
         EngineError::Usage(_) => (Exit::Usage, Some("add --help to the command to see what it takes")),
@@ -186,7 +209,7 @@ fn judge_repo(error: &RepoError) -> Verdict {
         RepoError::Damaged(_) => (Exit::Damage, Some("`snap check` lists all damage and what it touches")),
         RepoError::Newer { .. } => (Exit::Failed, Some("upgrade snap on this machine")),
         RepoError::Crypto(error) => judge_crypto(*error),
-        RepoError::Overtaken => (Exit::Failed, Some(AGAIN)),
+        RepoError::Overtaken | RepoError::KeysChanged => (Exit::Failed, Some(AGAIN)),
         _ => (Exit::Failed, None),
     }
 }
@@ -212,9 +235,22 @@ fn judge_backend(error: &BackendError) -> Verdict {
             return (Exit::Usage, Some("--repo takes a directory or a URI such as s3://bucket/prefix"));
         }
         ErrorKind::NotFound => Some("is the disk still mounted, the bucket still there?"),
-        ErrorKind::Permission => {
-            Some("the store refuses: check the owner and mode of files, or the store's policy")
-        }
+        ErrorKind::Permission => Some(match error.operation() {
+            Operation::Get | Operation::GetRange | Operation::Stat => {
+                "the store does not let these credentials read: S3 wants s3:GetObject, and s3:ListBucket to tell a missing \
+                 object from a forbidden one; for files check owner and mode"
+            }
+            Operation::Put => {
+                "the store does not let these credentials write: S3 wants s3:PutObject; for files check owner and mode"
+            }
+            Operation::List => {
+                "the store does not let these credentials list: S3 wants s3:ListBucket; for files check owner and mode"
+            }
+            Operation::Delete => {
+                "the store does not let these credentials delete: S3 wants s3:DeleteObject; for files check owner and mode"
+            }
+            _ => "the store refuses: check the owner and mode of files, or the store's policy",
+        }),
         ErrorKind::Unauthenticated => {
             Some("set the store's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         }
@@ -268,6 +304,7 @@ mod tests {
             (RepoError::Counterfeit("x".into()), 12),
             (damaged, 4),
             (RepoError::Overtaken, 1),
+            (RepoError::KeysChanged, 1),
             (RepoError::Refused("x".into()), 1),
             (backend(ErrorKind::Network, "config"), 1),
             (backend(ErrorKind::Timeout, "config"), 1),
@@ -298,6 +335,8 @@ mod tests {
             (EngineError::NoSource("x".into()), 1),
             (EngineError::Command("x".into()), 1),
             (EngineError::Refused("x".into()), 1),
+            (EngineError::KeepsNothing("x".into()), 1),
+            (EngineError::Pinned("x".into()), 1),
             (EngineError::Interrupted, 130),
         ];
         for (error, code) in cases {

@@ -33,7 +33,8 @@ pub enum KeySource {
 
 /// The ways to give a key, for hints.
 pub const WAYS: &str = "give one with --key-file, --password-file, --password-command or --recovery-key-file, or in \
-SNAP_KEY_FILE, SNAP_PASSWORD_FILE, SNAP_PASSWORD_COMMAND, SNAP_PASSWORD or SNAP_RECOVERY_KEY";
+SNAP_KEY_FILE, SNAP_PASSWORD_FILE, SNAP_PASSWORD_COMMAND, SNAP_PASSWORD or SNAP_RECOVERY_KEY, or to a systemd unit as the \
+credential snap-key or snap-password";
 
 /// The longest key or password that is read, bytes.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -60,7 +61,8 @@ impl KeySource {
         }
     }
 
-    /// What the environment says: the first variable that is set, in the order of the contract.
+    /// What the environment says: the first variable that is set, in the order of the contract; after them what systemd
+    /// has for this unit.
     pub fn from_env(env: &Env) -> Result<Option<Self>, Failure> {
         let text = |name: &str| match env.get(name) {
             None => Ok(None),
@@ -77,9 +79,25 @@ impl KeySource {
             Some(Self::PasswordCommand(command.clone()))
         } else if let Some(password) = text("SNAP_PASSWORD")? {
             Some(Self::Password(password))
+        } else if let Some(key) = text("SNAP_RECOVERY_KEY")? {
+            Some(Self::Recovery(key))
         } else {
-            text("SNAP_RECOVERY_KEY")?.map(Self::Recovery)
+            Self::from_credentials(env)
         })
+    }
+
+    /// What `LoadCredential=` and its like gave to the unit. A credential that is there and cannot be read is not passed
+    /// over: the next key might open another repository, or make one.
+    fn from_credentials(env: &Env) -> Option<Self> {
+        let directory = PathBuf::from(env.get("CREDENTIALS_DIRECTORY")?);
+        let given = |name: &str| {
+            let file = directory.join(name);
+            let found = std::fs::symlink_metadata(&file);
+            let is_absent = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            (!is_absent).then_some(file)
+        };
+        let key = given("snap-key").map(Self::KeyFile);
+        key.or_else(|| given("snap-password").map(Self::PasswordFile))
     }
 
     /// Flags over environment.
@@ -87,6 +105,18 @@ impl KeySource {
         match Self::from_flags(global)? {
             Some(source) => Ok(Some(source)),
             None => Self::from_env(env),
+        }
+    }
+
+    /// The name of the kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::KeyFile(_) => "key-file",
+            Self::PasswordFile(_) => "password-file",
+            Self::PasswordCommand(_) => "password-command",
+            Self::Password(_) => "password",
+            Self::RecoveryFile(_) => "recovery-key-file",
+            Self::Recovery(_) => "recovery-key",
         }
     }
 
@@ -286,6 +316,30 @@ mod tests {
         global.password_command = Some("x".into());
         let failure = KeySource::choose(&global, &env).err().unwrap();
         assert_eq!(failure.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn systemd_credentials_come_after_every_variable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().as_os_str().to_owned();
+        let env = |extra: &[(&str, &str)]| -> Env {
+            let own = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+            own.chain([("CREDENTIALS_DIRECTORY".to_owned(), path.clone())]).collect()
+        };
+        let chosen = |env: &Env| name(KeySource::choose(&GlobalArgs::default(), env).ok().flatten());
+        assert_eq!(chosen(&env(&[])), "none");
+        std::fs::write(dir.path().join("snap-password"), "pw\n").unwrap();
+        assert_eq!(chosen(&env(&[])), "password-file");
+        // One that cannot be read is still the one that was meant.
+        std::os::unix::fs::symlink("/no/such/file", dir.path().join("snap-key")).unwrap();
+        assert_eq!(chosen(&env(&[])), "key-file");
+        for variable in VARIABLES {
+            assert_ne!(chosen(&env(&[variable])), "none");
+            let alone = [variable].map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
+            assert_eq!(chosen(&env(&[variable])), chosen(&alone), "{variable:?}");
+        }
+        let flag = GlobalArgs { recovery_key_file: Some("r".into()), ..GlobalArgs::default() };
+        assert_eq!(name(KeySource::choose(&flag, &env(&[])).ok().flatten()), "recovery-file");
     }
 
     fn read(source: KeySource) -> Zeroizing<String> {

@@ -2,7 +2,7 @@
 //!
 //! - `args`: the clap tree; `commands`: one module a command; `render`: everything that is written.
 //! - `exit`: every failure becomes an exit code, a message and a hint in one place.
-//! - `keys`, `prompt` and `repo`: from flags and environment to an opened repository.
+//! - `config`, `keys`, `prompt` and `repo`: from flags, environment and `snap.toml` to an opened repository.
 //! - `app`: one run from arguments to exit code; `signals`: its interruption.
 //!
 //! Environment, clock, home directory and terminal are read in this crate and handed down.
@@ -10,6 +10,7 @@
 mod app;
 mod args;
 mod commands;
+mod config;
 mod exit;
 mod keys;
 mod prompt;

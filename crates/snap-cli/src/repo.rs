@@ -4,41 +4,52 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions};
+use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions, Site};
 use snap_crypto::Zeroizing;
 use snap_format::{CONFIG_CHECKSUM_LEN, Config, RepoId};
+use snap_ops::ResolvedCopy;
 use snap_repo::{Cache, Finding, RepoError, Repository, Secret};
 
 use crate::app::App;
 use crate::exit::{Exit, Failure};
 use crate::keys::{self, KeySource, NewKeyFile};
-use crate::{prompt, system};
+use crate::{config, prompt, system};
 
 /// Attempts to reach a store for the first time, a few seconds in all.
 const PROBE_ATTEMPTS: u32 = 5;
 
 /// Where the repository is.
 pub struct Place {
-    /// Path or URI.
-    pub uri: String,
+    /// The repository, and what the configuration says of it.
+    pub copy: ResolvedCopy,
     /// The key file of the embedded default, if that is meant.
     pub default_key: Option<PathBuf>,
 }
 
 impl Place {
-    /// Flag over environment over the embedded default.
+    /// The one that is read: the first of [`Self::all`].
     pub fn find(app: &App) -> Result<Self, Failure> {
-        let not_utf8 = || Failure::usage("the name of the repository is not UTF-8").hint("use another path");
-        if let Some(given) = app.global.repo.as_ref().or_else(|| app.env.get("SNAP_REPO")) {
-            let uri = given.to_str().ok_or_else(not_utf8)?.to_owned();
-            return Ok(Self { uri, default_key: None });
+        Ok(Self::all(app)?.swap_remove(0))
+    }
+
+    /// All copies of this run, at least one: flag over environment over configuration over the embedded default.
+    pub fn all(app: &App) -> Result<Vec<Self>, Failure> {
+        match config::copies(app)? {
+            Some((copies, _)) => {
+                Ok(copies.iter().map(|copy| Self { copy: copy.clone(), default_key: None }).collect())
+            }
+            None => Ok(vec![Self::default_one(app)?]),
         }
+    }
+
+    fn default_one(app: &App) -> Result<Self, Failure> {
+        let not_utf8 = || Failure::usage("the name of the repository is not UTF-8").hint("use another path");
         let data = app.env.data_dir().ok_or_else(|| {
             Failure::usage("no repository is named, and there is no home directory for the default one")
                 .hint("name one with --repo or SNAP_REPO, or set HOME")
         })?;
         let uri = data.join("repo").to_str().ok_or_else(not_utf8)?.to_owned();
-        Ok(Self { uri, default_key: Some(data.join("key")) })
+        Ok(Self { copy: ResolvedCopy::plain(uri), default_key: Some(data.join("key")) })
     }
 
     /// The store, of which nothing is asked yet.
@@ -59,28 +70,52 @@ impl Place {
         create: bool,
         retry: RetryOptions,
     ) -> Result<Arc<dyn Backend>, Failure> {
-        let env = |name: &str| app.env.text(name);
-        let options = snap_backend::OpenOptions {
-            create,
+        self.with_options(app, |options| {
+            let options = snap_backend::OpenOptions { create, retry: Some(retry), ..options };
+            Ok(snap_backend::open(self.copy.uri.expose(), &options)?)
+        })
+    }
+
+    /// Where it is, as far as its URI and the environment tell.
+    pub fn site(&self, app: &App) -> Result<Site, Failure> {
+        self.with_options(app, |options| Ok(Site::of(self.copy.uri.expose(), &options)?))
+    }
+
+    fn with_options<T>(
+        &self,
+        app: &App,
+        call: impl FnOnce(snap_backend::OpenOptions<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let given = &self.copy.credentials;
+        let env = |name: &str| if given.hides(name) { None } else { app.env.text(name) };
+        call(snap_backend::OpenOptions {
             env: Some(&env),
-            ambient_credentials: true,
-            retry: Some(retry),
+            credentials: given.resolve(&|name| app.env.text(name))?,
+            // Credentials that are given are meant: nothing else is tried in their place.
+            ambient_credentials: given.is_empty(),
             bandwidth: BandwidthOptions {
                 upload_bytes: app.global.limit_upload.and_then(|size| NonZeroU64::new(size.0)),
                 download_bytes: app.global.limit_download.and_then(|size| NonZeroU64::new(size.0)),
             },
             ..snap_backend::OpenOptions::default()
-        };
-        Ok(snap_backend::open(&self.uri, &options)?)
+        })
     }
 
     /// Where the key comes from; the default repository brings its own.
     fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
-        let chosen = KeySource::choose(&app.global, &app.env)?;
+        let chosen = self.chosen_key(app, app.reads_content)?;
         Ok(chosen.or_else(|| {
             let file = self.default_key.as_ref().filter(|file| file.exists())?;
             Some(KeySource::KeyFile(file.clone()))
         }))
+    }
+
+    /// Flags over environment over configuration.
+    fn chosen_key(&self, app: &App, reading: bool) -> Result<Option<KeySource>, Failure> {
+        match KeySource::choose(&app.global, &app.env)? {
+            Some(source) => Ok(Some(source)),
+            None => config::key(app, &self.copy, reading),
+        }
     }
 
     fn explain(&self, mut failure: Failure) -> Failure {
@@ -125,6 +160,8 @@ pub struct Opened {
     pub cache: Option<Cache>,
     /// Where caches lie.
     pub cache_base: Option<PathBuf>,
+    /// What the configuration says of it.
+    pub copy: ResolvedCopy,
     /// Whether this is the embedded default.
     pub is_default: bool,
     /// The store shows other keys than this machine saw last: reading is safe, writing is not.
@@ -155,6 +192,33 @@ fn open_at(app: &App, place: &Place, use_cached_objects: bool) -> Result<Opened,
     let backend = place.connect(app, false)?;
     let secret = load_secret(source.as_ref(), place.probe(app)?.as_ref())?;
     open_with(app, place, backend, &secret, use_cached_objects)
+}
+
+/// A copy, opened, or why it is not.
+pub type MaybeOpened = (Place, Result<Opened, Failure>);
+
+/// Opens every copy of this run, each for itself: one that does not answer hides no other.
+pub fn open_all(app: &App) -> Result<Vec<MaybeOpened>, Failure> {
+    let given = KeySource::choose(&app.global, &app.env)?;
+    // Standard input can be read once.
+    let mut shared: Option<Secret> = None;
+    let mut out = Vec::new();
+    for place in Place::all(app)? {
+        let mut open = || {
+            let backend = place.connect(app, false)?;
+            if given.is_none() {
+                let secret = load_secret(place.key(app)?.as_ref(), place.probe(app)?.as_ref())?;
+                return open_with(app, &place, backend, &secret, true);
+            }
+            if shared.is_none() {
+                shared = Some(load_secret(given.as_ref(), place.probe(app)?.as_ref())?);
+            }
+            open_with(app, &place, backend, shared.as_ref().expect("it was just loaded"), true)
+        };
+        let opened = open().map_err(|failure| place.explain(failure));
+        out.push((place, opened));
+    }
+    Ok(out)
 }
 
 /// Opens the repository with this key and no other.
@@ -202,7 +266,8 @@ fn open_with(
     if use_cached_objects {
         repository.findings().iter().chain(&rolled_back).for_each(|finding| app.out.finding(finding));
     }
-    Ok(Opened { repository, cache, cache_base, is_default: place.default_key.is_some(), rolled_back })
+    let (copy, is_default) = (place.copy.clone(), place.default_key.is_some());
+    Ok(Opened { repository, cache, cache_base, copy, is_default, rolled_back })
 }
 
 /// The id in `config`, unauthenticated; none if it is damaged or missing, which whoever opens it will tell.
@@ -256,7 +321,7 @@ pub fn create(app: &App) -> Result<Created, Failure> {
 }
 
 fn create_at(app: &App, place: &Place) -> Result<Created, Failure> {
-    let chosen = KeySource::choose(&app.global, &app.env)?;
+    let chosen = place.chosen_key(app, false)?;
     let source = chosen.or_else(|| place.default_key.clone().map(KeySource::KeyFile));
     if matches!(source, Some(KeySource::Recovery(_) | KeySource::RecoveryFile(_))) {
         return Err(Failure::usage(

@@ -1,11 +1,12 @@
 //! Which snapshot is meant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use snap_engine::{Selector, SnapshotFilter};
+use snap_backend::ErrorKind;
+use snap_engine::{EngineError, Selector, SnapshotFilter};
 use snap_format::ObjectId;
-use snap_repo::Snapshot;
+use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
 use crate::app::App;
 use crate::args::FilterArgs;
@@ -14,12 +15,26 @@ use crate::exit::Failure;
 use crate::render::text;
 use crate::repo::Opened;
 
-/// Snapshots that pass the filters, oldest first.
+/// Snapshots that pass the filters, oldest first, with the tags that they have now where tags were asked for.
 pub struct Snapshots {
     /// They.
     pub list: Vec<Snapshot>,
     /// Their source paths, where they were looked up and the role may know them.
     pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What records say of them, where they were read.
+    pub overlays: Overlays,
+}
+
+/// All snapshots, and which of them pass the filters.
+pub struct Everything {
+    /// All of them, oldest first.
+    pub all: Vec<Snapshot>,
+    /// Those that pass.
+    pub meant: HashSet<ObjectId>,
+    /// As in [`Snapshots`].
+    pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What records say of them.
+    pub overlays: Overlays,
 }
 
 /// The snapshot that a name means.
@@ -30,22 +45,58 @@ pub struct Chosen {
     pub groups: Vec<String>,
 }
 
-/// Reads the snapshots. What is damaged or forged is told and does not hide the others.
+/// Reads the snapshots. What is damaged or forged is told and does not hide the others. Records are read only where a tag
+/// is to be compared.
 pub fn load(app: &App, opened: &Opened, filter: &FilterArgs, with_paths: bool) -> Result<Snapshots, Failure> {
+    let with_records = !app.filter(filter).tag.is_empty();
+    read(app, opened, filter, with_paths, with_records).map(meant)
+}
+
+/// The same, and what records say of them.
+pub fn load_with_records(
+    app: &App,
+    opened: &Opened,
+    filter: &FilterArgs,
+    with_paths: bool,
+) -> Result<Snapshots, Failure> {
+    read(app, opened, filter, with_paths, true).map(meant)
+}
+
+/// Everything, for who decides what becomes of it.
+pub fn load_all(app: &App, opened: &Opened, filter: &FilterArgs) -> Result<Everything, Failure> {
+    read(app, opened, filter, false, true)
+}
+
+fn meant(everything: Everything) -> Snapshots {
+    let Everything { mut all, meant, paths, overlays } = everything;
+    all.retain(|snapshot| meant.contains(&snapshot.id));
+    Snapshots { list: all, paths, overlays }
+}
+
+fn read(
+    app: &App,
+    opened: &Opened,
+    filter: &FilterArgs,
+    with_paths: bool,
+    with_records: bool,
+) -> Result<Everything, Failure> {
     let repository = &opened.repository;
     let filter = engine_filter(app, filter)?;
     if !filter.paths.is_empty() {
         repository.keyring().require_reader("filtering by --path")?;
     }
-    let set = repository.snapshots()?;
-    for finding in &set.findings {
+    let (set, overlays) = match with_records {
+        true => with_overlays(app, repository)?,
+        false => (repository.snapshots()?, Overlays::default()),
+    };
+    for finding in set.findings.iter().chain(&overlays.findings).chain(&overlays.unreadable) {
         app.out.finding(finding);
     }
     let mut paths = HashMap::new();
     let looks = (with_paths || !filter.paths.is_empty()) && repository.keyring().can_read();
     if looks {
         for snapshot in &set.snapshots {
-            match repository.open_body(snapshot).map_err(snap_repo::RepoError::into_finding) {
+            match repository.open_body(snapshot).map_err(RepoError::into_finding) {
                 Ok(body) => drop(paths.insert(snapshot.id, body.paths)),
                 Err(Ok(finding)) => app.out.finding(&finding),
                 Err(Err(error)) => return Err(error.into()),
@@ -53,9 +104,22 @@ pub fn load(app: &App, opened: &Opened, filter: &FilterArgs, with_paths: bool) -
         }
     }
     let known = |snapshot: &Snapshot| paths.get(&snapshot.id).map_or(&[][..], Vec::as_slice);
-    let fits = |snapshot: &Snapshot| filter.matches(snapshot, known(snapshot));
-    let list = set.snapshots.iter().filter(|snapshot| fits(snapshot)).cloned().collect();
-    Ok(Snapshots { list, paths })
+    let fits = |snapshot: &&Snapshot| filter.matches(snapshot, known(snapshot));
+    let meant = set.snapshots.iter().filter(fits).map(|snapshot| snapshot.id).collect();
+    Ok(Everything { all: set.snapshots, meant, paths, overlays })
+}
+
+/// A machine that only writes may have store credentials that do not let it read records.
+fn with_overlays(app: &App, repository: &Repository) -> Result<(SnapshotSet, Overlays), Failure> {
+    match repository.snapshots_with_overlays() {
+        Err(RepoError::Backend(error))
+            if error.kind() == ErrorKind::Permission && !repository.keyring().can_read() =>
+        {
+            app.out.note("the store does not let this key read records: no pins, and tags as they were made");
+            Ok((repository.snapshots()?, Overlays::default()))
+        }
+        read => Ok(read?),
+    }
 }
 
 fn engine_filter(app: &App, own: &FilterArgs) -> Result<SnapshotFilter, Failure> {
@@ -81,6 +145,22 @@ pub fn choose(app: &App, opened: &Opened, filter: &FilterArgs, name: &str) -> Re
     let list: Vec<&Snapshot> = snapshots.list.iter().collect();
     let found = selector.select(&list)?;
     Ok(Chosen { snapshot: found.snapshot.clone(), groups: found.groups })
+}
+
+/// The snapshots that `names` mean, for a command that changes what becomes of them: no name may mean several.
+pub fn choose_each<'a>(list: &[&'a Snapshot], names: &[String]) -> Result<Vec<&'a Snapshot>, Failure> {
+    let mut chosen: Vec<&Snapshot> = Vec::new();
+    for name in names {
+        let found = Selector::parse(name)?.select(list)?;
+        if !found.groups.is_empty() {
+            let groups = found.groups.join(", ");
+            return Err(EngineError::SeveralGroups { name: name.clone(), groups }.into());
+        }
+        if !chosen.iter().any(|snapshot| snapshot.id == found.snapshot.id) {
+            chosen.push(found.snapshot);
+        }
+    }
+    Ok(chosen)
 }
 
 /// The same for a command that reads: if several datasets or hosts remain, it says which snapshot it takes.

@@ -39,6 +39,11 @@ impl Env {
         Some(self.directory("XDG_DATA_HOME", ".local/share")?.join("snap"))
     }
 
+    /// The user's configuration directory of snap.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        Some(self.directory("XDG_CONFIG_HOME", ".config")?.join("snap"))
+    }
+
     /// The user's cache directory of snap.
     pub fn cache_dir(&self) -> Option<PathBuf> {
         Some(self.directory("XDG_CACHE_HOME", ".cache")?.join("snap"))
@@ -109,6 +114,7 @@ mod tests {
         let own = env(&[("HOME", "/home/me"), ("XDG_DATA_HOME", "/data"), ("XDG_CACHE_HOME", "relative")]);
         assert_eq!(own.data_dir().unwrap(), Path::new("/data/snap"));
         assert_eq!(own.cache_dir().unwrap(), Path::new("/home/me/.cache/snap"));
+        assert_eq!(home.config_dir().unwrap(), Path::new("/home/me/.config/snap"));
         assert_eq!(env(&[]).data_dir(), None);
     }
 

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use snap_format::{BlobId, BlobKind, BranchEntry, Content, Node, NodeKind, TreeBlob, limits};
+use snap_format::{BlobId, BranchEntry, Content, Node, NodeKind, TreeBlob, limits};
 use snap_repo::{BlobReader, DomainKeys, Index, RepoError, Repository, Scratch, Snapshot};
 
+use crate::read_ahead::ReadAhead;
 use crate::{EngineError, Result};
 
 /// A snapshot opened for reading.
@@ -285,8 +286,29 @@ impl Browser {
         }
     }
 
-    /// Writes a file's bytes, holes as zeros.
+    /// Threads to read with, where so many compute: if the store is far, more of them wait.
+    pub(crate) fn reading_threads(&self, threads: usize) -> usize {
+        let backend = self.reader.repository().backend();
+        match backend.local_root() {
+            Some(_) => threads,
+            None => threads.max(backend.parallelism().min(8)),
+        }
+    }
+
+    /// Writes a file's bytes, holes as zeros, on this thread alone.
     pub fn cat(&self, node: &Node, out: &mut dyn Write, scratch: &mut Scratch) -> Result<()> {
+        self.cat_with_threads(node, out, scratch, 0, 0)
+    }
+
+    /// As [`Browser::cat`]; so many threads read ahead, and hold so many bytes of the file.
+    pub fn cat_with_threads(
+        &self,
+        node: &Node,
+        out: &mut dyn Write,
+        scratch: &mut Scratch,
+        threads: usize,
+        memory_bytes: u64,
+    ) -> Result<()> {
         if node.content().is_none() {
             return Err(EngineError::Usage(format!("{} is not a file", String::from_utf8_lossy(&node.name))));
         }
@@ -294,15 +316,54 @@ impl Browser {
             NodeKind::File { holes, .. } => holes,
             _ => &[],
         };
+        let ids = self.file_blobs(node, scratch)?;
+        let threads = if threads == 0 { 0 } else { self.reading_threads(threads) };
+        ReadAhead::scope(self, threads, memory_bytes, |ahead| {
+            let mut file = ahead.file(ids);
+            let mut out = WithHoles { out, holes, position: 0 };
+            loop {
+                let piece = file.next_piece()?;
+                out.write(piece)?;
+                if piece.is_empty() {
+                    return Ok(());
+                }
+            }
+        })
+    }
+}
+
+/// Puts zeros where the holes are.
+struct WithHoles<'a> {
+    out: &'a mut dyn Write,
+    holes: &'a [(u64, u64)],
+    position: u64,
+}
+
+impl WithHoles<'_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         let failed = |error| EngineError::io("writing", b"the output", error);
-        let mut reader = FileReader::new(self, self.file_blobs(node, scratch)?, scratch);
-        let mut file = snap_source::WithHoles::new(&mut reader, holes, node.size());
-        let copied = std::io::copy(&mut file, &mut WriteTagged(out));
-        match (reader.failure.take(), copied) {
-            (Some(error), _) => Err(error),
-            (None, Err(error)) => Err(failed(error)),
-            (None, Ok(_)) => Ok(()),
+        while let Some(((start, length), later)) = self.holes.split_first() {
+            let before = start.saturating_sub(self.position);
+            if before > bytes.len() as u64 {
+                break;
+            }
+            let (now, rest) = bytes.split_at(before as usize);
+            self.out.write_all(now).map_err(failed)?;
+            self.zeros(*length).map_err(failed)?;
+            (self.position, self.holes, bytes) = (start + length, later, rest);
         }
+        self.position += bytes.len() as u64;
+        self.out.write_all(bytes).map_err(failed)
+    }
+
+    fn zeros(&mut self, mut length: u64) -> std::io::Result<()> {
+        let block = [0; 64 << 10];
+        while length > 0 {
+            let now = length.min(block.len() as u64);
+            self.out.write_all(&block[..now as usize])?;
+            length -= now;
+        }
+        Ok(())
     }
 }
 
@@ -336,54 +397,6 @@ impl Adding<'_> {
 enum Cursor {
     Leaf(std::vec::IntoIter<Node>),
     Branch(std::vec::IntoIter<BranchEntry>, usize),
-}
-
-struct WriteTagged<'a>(&'a mut dyn Write);
-
-impl Write for WriteTagged<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// A file's chunks as a stream.
-pub(crate) struct FileReader<'a> {
-    browser: &'a Browser,
-    ids: std::vec::IntoIter<BlobId>,
-    chunk: Vec<u8>,
-    at: usize,
-    scratch: &'a mut Scratch,
-    /// The error behind an `io::Error` that was returned.
-    pub(crate) failure: Option<EngineError>,
-}
-
-impl<'a> FileReader<'a> {
-    pub(crate) fn new(browser: &'a Browser, ids: Vec<BlobId>, scratch: &'a mut Scratch) -> Self {
-        Self { browser, ids: ids.into_iter(), chunk: Vec::new(), at: 0, scratch, failure: None }
-    }
-}
-
-impl std::io::Read for FileReader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        while self.at == self.chunk.len() {
-            let Some(id) = self.ids.next() else { return Ok(0) };
-            let Browser { reader, domain, .. } = self.browser;
-            if let Err(error) = reader.read(domain, BlobKind::Data, &id, self.scratch, &mut self.chunk) {
-                self.failure = Some(error.into());
-                self.chunk.clear();
-                return Err(std::io::Error::other("damaged"));
-            }
-            self.at = 0;
-        }
-        let length = out.len().min(self.chunk.len() - self.at);
-        out[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
 }
 
 /// `directory/name`; the root is empty or `/`.

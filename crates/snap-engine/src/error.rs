@@ -62,6 +62,12 @@ pub enum EngineError {
     /// A target or plan that would do harm; nothing was touched.
     #[error("{0}")]
     Refused(String),
+    /// A policy that would drop a whole group, `dataset@host`; nothing was touched.
+    #[error("the policy would keep nothing of {0}")]
+    KeepsNothing(String),
+    /// A pinned snapshot is not forgotten; nothing was touched.
+    #[error("{0}")]
+    Pinned(String),
     /// Stopped from outside.
     #[error("interrupted")]
     Interrupted,

@@ -1,8 +1,9 @@
 //! The verbs: back up, restore, check, look. They join a source with a repository and know neither terminals nor clocks.
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
-//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring.
+//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
+//! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -14,7 +15,10 @@ pub mod browse;
 pub mod check;
 mod context;
 mod error;
+mod forget;
+pub mod read_ahead;
 pub mod restore;
+pub mod retention;
 mod select;
 mod stats;
 
@@ -22,6 +26,7 @@ pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backu
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;
+pub use forget::ForgetPlan;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};
 pub use stats::{RepositoryStats, stats};

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use common::{Lab, odd};
 use snap_backend::testing::RecordingBackend;
-use snap_backend::{MemoryBackend, Operation};
+use snap_backend::{MemoryBackend, ObjectName, Operation};
 use snap_engine::browse::Browser;
 use snap_engine::{RestoreOptions, RestoreTarget};
-use snap_repo::Index;
+use snap_format::BlobKind;
+use snap_repo::{Area, Index, object_name};
 
 /// A repository with two snapshots of an unchanged source, and the cache of who made them.
 struct Scene {
@@ -166,4 +167,64 @@ fn a_directory_of_small_files_is_a_few_requests() {
     assert_eq!(report.restored, 500);
     let requests = scene.requests();
     assert!(requests.len() <= 4, "{requests:?}");
+}
+
+/// Packs by what they hold.
+fn tree_packs(lab: &Lab) -> Vec<ObjectName> {
+    let (index, _) = Index::load(&lab.repository()).unwrap();
+    let trees = index.packs().iter().filter(|pack| pack.kind == BlobKind::Tree);
+    let mut names: Vec<_> = trees.map(|pack| object_name(Area::Packs, &pack.id)).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn without_a_local_cache_each_pack_of_trees_is_read_once() {
+    const PACK: usize = 16 << 10;
+    let recording = RecordingBackend::new(Arc::new(MemoryBackend::new()));
+    let lab = Lab::over(tempfile::tempdir().unwrap(), Arc::new(recording.clone()));
+    for number in 0..500 {
+        let dir = lab.source(&format!("{}/{number}", number % 10));
+        std::fs::create_dir_all(&dir).unwrap();
+        for file in 0..4 {
+            std::fs::write(dir.join(format!("{file}")), format!("{number} {file}")).unwrap();
+        }
+    }
+    let caches = [lab.dir.path().join("a"), lab.dir.path().join("b")];
+    let backup = |cache: &PathBuf| {
+        let store = Arc::new(recording.clone());
+        lab.backup_over(store, Some(cache), lab.options(), lab.context(), PACK).unwrap()
+    };
+    let packs_read = || {
+        let calls = recording.take();
+        let reads =
+            calls.iter().filter(|call| matches!(call.operation, Operation::Get | Operation::GetRange));
+        let mut names: Vec<_> =
+            reads.map(|call| call.name.clone()).filter(|name| name.starts_with("packs/")).collect();
+        names.sort();
+        names
+    };
+    backup(&caches[0]);
+    let of_first = tree_packs(&lab);
+    assert!(of_first.len() > 5, "{}", of_first.len());
+    std::fs::write(lab.source("3/33/0"), b"changed").unwrap();
+    backup(&caches[0]);
+    assert_eq!(packs_read(), [""; 0]);
+    // What the second run wrote as well, since the unchanged rest is in the packs of the first.
+    let all = tree_packs(&lab);
+    assert!(all.len() > of_first.len());
+    let report = backup(&caches[1]);
+    assert_eq!((report.summary.files_unchanged, report.summary.added_bytes), (2000, 0));
+    assert_eq!(packs_read(), all.iter().map(ToString::to_string).collect::<Vec<_>>());
+    // They are kept.
+    backup(&caches[1]);
+    assert_eq!(packs_read(), [""; 0]);
+    assert_eq!(lab.heard(), [""; 0]);
+    // What is in one that is gone is read again from the source.
+    std::fs::remove_dir_all(&caches[1]).unwrap();
+    lab.backend.delete(&all[0]).unwrap();
+    let report = backup(&caches[1]);
+    assert!(report.summary.files_unchanged > 0 && report.summary.stored_bytes > 0);
+    let target = lab.dir.path().join("restored");
+    assert_eq!(lab.restore(&target, &RestoreOptions::default()).restored, 2000 + 510);
 }

@@ -18,7 +18,7 @@ use snap_engine::browse::{Browser, Found};
 use snap_engine::{
     BackupOptions, BackupReport, BackupSource, CommandStream, Context, EngineError, Event, Observer,
 };
-use snap_format::Node;
+use snap_format::{Node, Time};
 use snap_repo::Scratch;
 use snap_source::FilterOptions;
 
@@ -647,4 +647,19 @@ fn a_dataset_and_a_host_have_their_own_past() {
     assert!(elsewhere.summary.added_bytes < 10_000);
     assert_eq!(lab.backup().parent, first.snapshot);
     let _: Arc<dyn Backend> = Arc::clone(&lab.backend);
+}
+
+#[test]
+fn a_snapshot_from_the_future_is_not_what_came_before() {
+    let (lab, _) = common::in_memory(); // where it is 2024, and the lab's clock says 1970
+    std::fs::write(lab.source("a"), "a").unwrap();
+    let first = lab.backup().snapshot;
+    let ahead = BackupOptions { time: Time::new(4_000_000_000, 0), ..lab.options() };
+    let ahead = lab.backup_with(ahead).unwrap().snapshot;
+    let next = lab.backup();
+    assert_eq!(next.parent, first);
+    let set = lab.repository().snapshots().unwrap();
+    let of = |id| set.snapshots.iter().find(|snapshot| Some(snapshot.id) == id).unwrap();
+    assert!(of(ahead).is_from_the_future());
+    assert_eq!(of(next.snapshot).envelope.previous, first);
 }

@@ -61,7 +61,8 @@ impl Scene {
         let first = scene.lab.keep("first");
         for number in 0..changes {
             let path = source.join(format!("sub/changes {number}"));
-            std::fs::write(path, odd::noise(2000 + number, 21_000)).unwrap();
+            // Long enough to be stored alone: noise is not taken into groups from 32 KiB on.
+            std::fs::write(path, odd::noise(2000 + number, 33_000)).unwrap();
         }
         std::fs::remove_file(source.join("goes")).unwrap();
         std::fs::create_dir(source.join("new")).unwrap();

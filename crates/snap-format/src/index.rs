@@ -111,6 +111,7 @@ mod tests {
                     stored_len: 50,
                     plain_len: 10,
                     codec: Codec::Raw,
+                    grouped: false,
                     run_key: 0,
                 }],
             }],

@@ -41,9 +41,9 @@ pub use index::{IndexObject, IndexedPack};
 pub use node::{BlobIds, Content, Link, Node, NodeKind, ObjectMetadata, Time, Xattr};
 pub use pack::{
     BLOB_ENTRY_LEN, BlobEntry, BlobKind, PackHeader, RUN_KEY_ENTRY_LEN, RunKeyEntry, SEAL_OVERHEAD,
-    TRAILER_LEN,
+    TRAILER_LEN, Unit, line_codec,
 };
-pub use record::{Mark, Record};
+pub use record::{Mark, Pin, Record, RecordBody};
 pub use snapshot::{Body, Envelope, Summary};
 pub use text_keys::{decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key};
 pub use tree::{BranchEntry, LeafCutter, TreeBlob};

@@ -67,19 +67,30 @@ impl RunKeyEntry {
     }
 }
 
-/// A line of a blob table: one sealed blob in a pack.
+/// A line of a blob table: a blob in a pack, sealed alone or as a member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobEntry {
     /// Which blob.
     pub id: BlobId,
-    /// Length in the pack with nonce and tag, bytes.
+    /// Length in the pack with nonce and tag, bytes: of the blob, or of the group that begins with it. 0: a member of the
+    /// same group as the entry before.
     pub stored_len: u32,
-    /// Length of the plaintext, bytes.
+    /// Length of the plaintext of this blob, bytes.
     pub plain_len: u32,
-    /// How the plaintext is stored.
+    /// How the plaintext, of the whole group if it is a member of one, is stored.
     pub codec: Codec,
+    /// A member of a group.
+    pub grouped: bool,
     /// Position of its run key in the list of run key entries.
     pub run_key: u8,
+}
+
+/// Added to the code of a codec in the line of a member of a group.
+const GROUPED: u8 = 2;
+
+/// The code of a codec in a line of a blob table, and in the associated data of what it names.
+pub const fn line_codec(codec: Codec, grouped: bool) -> u8 {
+    codec.code() + if grouped { GROUPED } else { 0 }
 }
 
 impl BlobEntry {
@@ -87,31 +98,90 @@ impl BlobEntry {
         out.extend_from_slice(&self.id.0);
         out.extend_from_slice(&self.stored_len.to_le_bytes());
         out.extend_from_slice(&self.plain_len.to_le_bytes());
-        out.extend_from_slice(&[self.codec.code(), self.run_key]);
+        out.extend_from_slice(&[line_codec(self.codec, self.grouped), self.run_key]);
+    }
+
+    /// Whether it begins a sealed unit, as all but the further members of a group do.
+    pub const fn begins_unit(&self) -> bool {
+        self.stored_len > 0
     }
 
     fn decode(line: &[u8; BLOB_ENTRY_LEN]) -> Result<Self, FormatError> {
         let mut id = [0; 32];
         id.copy_from_slice(&line[..32]);
         let length = |at: usize| u32::from_le_bytes([line[at], line[at + 1], line[at + 2], line[at + 3]]);
+        let grouped = (GROUPED..2 * GROUPED).contains(&line[40]);
         let entry = Self {
             id: BlobId(id),
             stored_len: length(32),
             plain_len: length(36),
-            codec: Codec::from_code(line[40])?,
+            codec: Codec::from_code(if grouped { line[40] - GROUPED } else { line[40] })?,
+            grouped,
             run_key: line[41],
         };
-        if entry.plain_len as usize > limits::BLOB_PLAIN {
-            return Err(FormatError::TooLarge { what: "blob", limit: limits::BLOB_PLAIN as u64 });
-        }
-        let ciphertext = (entry.stored_len as usize).checked_sub(SEAL_OVERHEAD);
-        match (ciphertext, entry.codec) {
-            (None, _) => Err(FormatError::malformed("blob table", "a blob shorter than its seal")),
-            (Some(length), Codec::Raw) if length != entry.plain_len as usize => {
-                Err(FormatError::malformed("blob table", "lengths that contradict each other"))
+        match entry.stored_len as usize {
+            0 if grouped => Ok(entry),
+            length if length < SEAL_OVERHEAD => {
+                Err(FormatError::malformed("blob table", "a blob shorter than its seal"))
             }
             _ => Ok(entry),
         }
+    }
+}
+
+/// What was sealed in one piece: a blob, or a group of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit<'a> {
+    /// Where it begins in the pack.
+    pub offset: u64,
+    /// Its blobs in the order in which their plaintexts stand in it; at least one.
+    pub blobs: &'a [BlobEntry],
+}
+
+impl<'a> Unit<'a> {
+    /// Length in the pack, bytes.
+    pub const fn stored_len(&self) -> u32 {
+        self.blobs[0].stored_len
+    }
+
+    /// Length of its plaintext, bytes: that of all its blobs.
+    pub fn plain_len(&self) -> u64 {
+        self.blobs.iter().map(|blob| u64::from(blob.plain_len)).sum()
+    }
+
+    /// Whether it is a group.
+    pub const fn is_group(&self) -> bool {
+        self.blobs[0].grouped
+    }
+
+    /// Its blobs, each with the offset of its plaintext in that of the unit.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &'a BlobEntry)> + use<'a> {
+        self.blobs.iter().scan(0, |at, blob| {
+            let offset = *at;
+            *at += blob.plain_len;
+            Some((offset, blob))
+        })
+    }
+
+    fn check(&self) -> Result<(), FormatError> {
+        let first = &self.blobs[0];
+        let plain_len = self.plain_len();
+        if plain_len > limits::BLOB_PLAIN as u64 {
+            return Err(FormatError::TooLarge { what: "blob", limit: limits::BLOB_PLAIN as u64 });
+        }
+        if !first.begins_unit() {
+            return Err(FormatError::malformed("blob table", "a group without a beginning"));
+        }
+        let same = |blob: &BlobEntry| {
+            (blob.grouped, blob.codec, blob.run_key) == (first.grouped, first.codec, first.run_key)
+        };
+        if !self.blobs.iter().all(same) {
+            return Err(FormatError::malformed("blob table", "a group whose members differ"));
+        }
+        if first.codec == Codec::Raw && u64::from(first.stored_len) != plain_len + SEAL_OVERHEAD as u64 {
+            return Err(FormatError::malformed("blob table", "lengths that contradict each other"));
+        }
+        Ok(())
     }
 }
 
@@ -157,12 +227,17 @@ impl PackHeader {
         Ok(Self { domain: dec.required(domain)?, run_keys, blobs, body_hash: dec.required(body_hash)? })
     }
 
-    /// Offset in the pack at which each blob of `blobs` begins, with the blob.
-    pub fn offsets(blobs: &[BlobEntry]) -> impl Iterator<Item = (u64, &BlobEntry)> {
-        blobs.iter().scan(HEAD_LEN as u64, |at, blob| {
-            let offset = *at;
-            *at += u64::from(blob.stored_len);
-            Some((offset, blob))
+    /// What was sealed in one piece, in the order of the pack.
+    pub fn units(mut blobs: &[BlobEntry]) -> impl Iterator<Item = Unit<'_>> {
+        let mut at = HEAD_LEN as u64;
+        std::iter::from_fn(move || {
+            let first = blobs.first()?;
+            let more = blobs[1..].iter().take_while(|blob| !blob.begins_unit()).count();
+            let (unit, rest) = blobs.split_at(1 + more);
+            blobs = rest;
+            let offset = at;
+            at += u64::from(first.stored_len);
+            Some(Unit { offset, blobs: unit })
         })
     }
 
@@ -203,6 +278,7 @@ pub(crate) fn check_tables(run_keys: &[RunKeyEntry], blobs: &[BlobEntry]) -> Res
     if blobs.iter().any(|blob| usize::from(blob.run_key) >= run_keys.len()) {
         return Err(FormatError::malformed("blob table", "a blob without a run key"));
     }
+    PackHeader::units(blobs).try_for_each(|unit| unit.check())?;
     if PackHeader::body_end(blobs) > limits::PACK {
         return Err(FormatError::TooLarge { what: "pack", limit: limits::PACK });
     }
@@ -219,6 +295,7 @@ mod tests {
             stored_len: 140,
             plain_len: 100,
             codec,
+            grouped: false,
             run_key: 0,
         };
         PackHeader {
@@ -229,13 +306,64 @@ mod tests {
         }
     }
 
+    /// A blob alone, a group of three, a blob alone.
+    fn grouped(codec: Codec) -> PackHeader {
+        let mut header = header();
+        let member = |n: u8, stored_len| BlobEntry {
+            id: BlobId([n; 32]),
+            stored_len,
+            plain_len: u32::from(n),
+            codec,
+            grouped: true,
+            run_key: 0,
+        };
+        header.blobs.splice(1..1, [member(10, 100), member(20, 0), member(30, 0)]);
+        header
+    }
+
     #[test]
     fn headers_survive() {
         let header = header();
         assert_eq!(PackHeader::decode(&header.encode()), Ok(header.clone()));
-        let offsets: Vec<u64> = PackHeader::offsets(&header.blobs).map(|(offset, _)| offset).collect();
+        let offsets: Vec<u64> = PackHeader::units(&header.blobs).map(|unit| unit.offset).collect();
         assert_eq!(offsets, [28, 168]);
         assert_eq!(PackHeader::body_end(&header.blobs), 308);
+    }
+
+    #[test]
+    fn groups_survive() {
+        let header = grouped(Codec::Raw);
+        assert_eq!(PackHeader::decode(&header.encode()), Ok(header.clone()));
+        let units: Vec<_> = PackHeader::units(&header.blobs).collect();
+        let facts = |unit: &Unit<'_>| (unit.offset, unit.stored_len(), unit.plain_len(), unit.is_group());
+        let facts: Vec<_> = units.iter().map(facts).collect();
+        assert_eq!(facts, [(28, 140, 100, false), (168, 100, 60, true), (268, 140, 100, false)]);
+        let members: Vec<_> = units[1].members().map(|(at, blob)| (at, blob.id.0[0])).collect();
+        assert_eq!(members, [(0, 10), (10, 20), (30, 30)]);
+        assert_eq!(PackHeader::body_end(&header.blobs), 408);
+    }
+
+    #[test]
+    fn groups_that_lie_are_refused() {
+        let damage: [fn(&mut PackHeader); 7] = [
+            |h| drop(h.blobs.drain(..2)),
+            |h| h.blobs[2].codec = Codec::Raw,
+            |h| h.blobs[2].grouped = false,
+            |h| h.blobs[4].stored_len = 0,
+            |h| h.blobs[1].grouped = false,
+            |h| h.blobs[3].run_key = 1,
+            |h| h.blobs[3].plain_len = limits::BLOB_PLAIN as u32,
+        ];
+        for (number, damage) in damage.iter().enumerate() {
+            let mut header = grouped(Codec::Zstd);
+            header.run_keys.push(header.run_keys[0]);
+            assert!(PackHeader::decode(&header.encode()).is_ok());
+            damage(&mut header);
+            assert!(PackHeader::decode(&header.encode()).is_err(), "damage {number}");
+        }
+        let mut header = grouped(Codec::Raw);
+        header.blobs[2].plain_len += 1;
+        assert!(PackHeader::decode(&header.encode()).is_err(), "a raw group of another length");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-use crate::cbor::{self, Enc};
-use crate::{FormatError, ObjectId, Time};
+use crate::cbor::{self, Dec, Enc};
+use crate::snapshot::{put_texts, take_texts};
+use crate::{FormatError, ObjectId, Time, limits};
 
-/// A typed note in the repository: a forget, a check, a drill. The body's meaning depends on the type.
+/// A typed note in the repository: a forget, a pin, a check. The body's meaning depends on the type, see [`RecordBody`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The type.
@@ -40,27 +41,153 @@ impl Record {
 
     /// The body of a `forget` record.
     pub fn forget_body(snapshots: &[ObjectId]) -> Vec<u8> {
-        let mut enc = Enc::new();
-        enc.map(1).uint(0).array(snapshots.len());
-        snapshots.iter().for_each(|id| {
-            enc.bytes(&id.0);
-        });
-        enc.finish()
+        RecordBody::Forget(snapshots.to_vec()).encode()
     }
 
     /// The snapshots that a `forget` record names; none for other records.
     pub fn forgotten(&self) -> Result<Vec<ObjectId>, FormatError> {
-        let mut out = Vec::new();
-        if self.kind == "forget" {
-            cbor::open(&self.body, "forget record")?.map(|dec, key| {
-                if key == 0 {
-                    out = dec.array(|dec| dec.fixed().map(ObjectId))?;
-                }
-                Ok(key == 0)
-            })?;
-        }
-        Ok(out)
+        if self.kind == "forget" { decode_ids(&self.body, "forget record") } else { Ok(Vec::new()) }
     }
+
+    /// What it says of snapshots; `None` for other records.
+    pub fn about_snapshots(&self) -> Result<Option<RecordBody>, FormatError> {
+        RecordBody::decode(&self.kind, &self.body)
+    }
+}
+
+/// What a pin says of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Why it must stay, in somebody's words.
+    pub reason: String,
+    /// Until when; without, until it is taken away.
+    pub until: Option<Time>,
+}
+
+impl Pin {
+    /// Whether it holds at `now`.
+    pub fn is_in_force(&self, now: Time) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// The bodies of records about snapshots (`docs/format.md` §11). Only an owner's count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordBody {
+    /// They are about to be deleted.
+    Forget(Vec<ObjectId>),
+    /// They must stay.
+    Pin(Vec<ObjectId>, Pin),
+    /// They need not stay any more.
+    Unpin(Vec<ObjectId>),
+    /// They have these tags from now on, and no others.
+    Tag(Vec<ObjectId>, Vec<String>),
+}
+
+impl RecordBody {
+    /// The type of the record.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Forget(_) => "forget",
+            Self::Pin(..) => "pin",
+            Self::Unpin(_) => "unpin",
+            Self::Tag(..) => "tag",
+        }
+    }
+
+    /// Whether records of this type are for owners alone.
+    pub fn is_owners(kind: &str) -> bool {
+        matches!(kind, "forget" | "pin" | "unpin" | "tag")
+    }
+
+    /// The body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut enc = Enc::new();
+        match self {
+            Self::Forget(ids) | Self::Unpin(ids) => put_ids(enc.map(1), ids),
+            Self::Pin(ids, pin) => {
+                let fields = 1 + usize::from(!pin.reason.is_empty()) + usize::from(pin.until.is_some());
+                put_ids(enc.map(fields), ids);
+                if !pin.reason.is_empty() {
+                    enc.uint(1).text(&pin.reason);
+                }
+                if let Some(until) = pin.until {
+                    until.put(enc.uint(2));
+                }
+            }
+            Self::Tag(ids, tags) => {
+                put_ids(enc.map(1 + usize::from(!tags.is_empty())), ids);
+                put_texts(&mut enc, 1, tags);
+            }
+        }
+        enc.finish()
+    }
+
+    /// Reads the body of a record of the type `kind`; `None` for a type that is not one of these.
+    pub fn decode(kind: &str, body: &[u8]) -> Result<Option<Self>, FormatError> {
+        Ok(Some(match kind {
+            "forget" => Self::Forget(decode_ids(body, "forget record")?),
+            "unpin" => Self::Unpin(decode_ids(body, "unpin record")?),
+            "pin" => decode_pin(body)?,
+            "tag" => decode_tag(body)?,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn put_ids(enc: &mut Enc, ids: &[ObjectId]) {
+    enc.uint(0).array(ids.len());
+    ids.iter().for_each(|id| {
+        enc.bytes(&id.0);
+    });
+}
+
+fn take_ids(dec: &mut Dec<'_>) -> Result<Vec<ObjectId>, FormatError> {
+    dec.array(|dec| dec.fixed().map(ObjectId))
+}
+
+fn decode_ids(body: &[u8], what: &'static str) -> Result<Vec<ObjectId>, FormatError> {
+    let mut ids = Vec::new();
+    cbor::open(body, what)?.map(|dec, key| {
+        if key == 0 {
+            ids = take_ids(dec)?;
+        }
+        Ok(key == 0)
+    })?;
+    Ok(ids)
+}
+
+fn decode_pin(body: &[u8]) -> Result<RecordBody, FormatError> {
+    const WHAT: &str = "pin record";
+    let (mut ids, mut reason, mut until) = (None, String::new(), None);
+    let mut dec = cbor::open(body, WHAT)?;
+    dec.map(|dec, key| {
+        match key {
+            0 => ids = Some(take_ids(dec)?),
+            1 => reason = dec.text()?.to_owned(),
+            2 => until = Some(Time::take(dec)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    if reason.len() > limits::PIN_REASON {
+        return Err(FormatError::TooLarge { what: WHAT, limit: limits::PIN_REASON as u64 });
+    }
+    Ok(RecordBody::Pin(dec.required(ids)?, Pin { reason, until }))
+}
+
+fn decode_tag(body: &[u8]) -> Result<RecordBody, FormatError> {
+    let (mut ids, mut tags) = (None, Vec::new());
+    let mut dec = cbor::open(body, "tag record")?;
+    dec.map(|dec, key| {
+        match key {
+            0 => ids = Some(take_ids(dec)?),
+            1 => tags = take_texts(dec)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(RecordBody::Tag(dec.required(ids)?, tags))
 }
 
 /// Packs that a prune is about to delete.
@@ -113,5 +240,23 @@ mod tests {
         assert_eq!(read.forgotten().unwrap(), ids);
         let mark = Mark { time: Time::new(6, 1), packs: ids.to_vec() };
         assert_eq!(Mark::decode(&mark.encode()), Ok(mark));
+    }
+
+    #[test]
+    fn a_pin_holds_until_its_end_and_not_at_it() {
+        let pin = |until| Pin { reason: String::new(), until };
+        assert!(pin(None).is_in_force(Time::new(i64::MAX, 0)));
+        assert!(pin(Some(Time::new(5, 1))).is_in_force(Time::new(5, 0)));
+        assert!(!pin(Some(Time::new(5, 1))).is_in_force(Time::new(5, 1)));
+    }
+
+    #[test]
+    fn a_reason_has_a_bound() {
+        let body = |len| {
+            let pin = Pin { reason: "x".repeat(len), until: None };
+            RecordBody::decode("pin", &RecordBody::Pin(Vec::new(), pin).encode())
+        };
+        assert!(body(4096).is_ok());
+        assert_eq!(body(4097), Err(FormatError::TooLarge { what: "pin record", limit: 4096 }));
     }
 }

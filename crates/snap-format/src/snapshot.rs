@@ -201,7 +201,7 @@ impl Body {
     }
 }
 
-fn put_texts(enc: &mut Enc, key: u64, texts: &[String]) {
+pub(crate) fn put_texts(enc: &mut Enc, key: u64, texts: &[String]) {
     if !texts.is_empty() {
         enc.uint(key).array(texts.len());
         texts.iter().for_each(|text| {

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
     EpochKeys, FormatError, HEAD_LEN, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
-    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Record, RepoId, Role, RunKeyEntry,
-    SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr, decode_key_file,
-    decode_recovery_key, encode_key_file, encode_recovery_key, limits, padme,
+    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role,
+    RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr,
+    decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key, limits, padme,
 };
 
 /// Numbers of every length that CBOR has.
@@ -146,17 +146,25 @@ fn run_key() -> impl Strategy<Value = RunKeyEntry> {
 
 /// Run keys, and blobs that name one of them and together stay below the limit of a pack.
 fn tables() -> impl Strategy<Value = (Vec<RunKeyEntry>, Vec<BlobEntry>)> {
-    let blob =
-        (any::<[u8; 32]>(), 0..1u32 << 20, 0..=1u32 << 24, any::<bool>(), any::<prop::sample::Index>());
-    (vec(run_key(), 1..4), vec(blob, 0..5)).prop_map(|(run_keys, blobs)| {
-        let blobs = blobs.into_iter().map(|(id, stored, plain, packed, key)| BlobEntry {
-            id: BlobId(id),
-            stored_len: stored + SEAL_OVERHEAD as u32,
-            plain_len: if packed { plain } else { stored },
-            codec: if packed { Codec::Zstd } else { Codec::Raw },
-            run_key: key.index(run_keys.len()) as u8,
-        });
-        let blobs = blobs.collect();
+    let member = (any::<[u8; 32]>(), 0..=1u32 << 20);
+    let unit = (vec(member, 1..4), any::<bool>(), 0..1u32 << 20, any::<bool>(), any::<prop::sample::Index>());
+    (vec(run_key(), 1..4), vec(unit, 0..5)).prop_map(|(run_keys, units)| {
+        let mut blobs = Vec::new();
+        for (members, grouped, packed_len, packed, key) in units {
+            let grouped = grouped || members.len() > 1;
+            let plain: u32 = members.iter().map(|(_, len)| len).sum();
+            for (at, (id, plain_len)) in members.into_iter().enumerate() {
+                let stored = if packed { packed_len } else { plain };
+                blobs.push(BlobEntry {
+                    id: BlobId(id),
+                    stored_len: if at == 0 { stored + SEAL_OVERHEAD as u32 } else { 0 },
+                    plain_len,
+                    codec: if packed { Codec::Zstd } else { Codec::Raw },
+                    grouped,
+                    run_key: key.index(run_keys.len()) as u8,
+                });
+            }
+        }
         (run_keys, blobs)
     })
 }
@@ -339,6 +347,25 @@ proptest! {
         let record = Record { kind: "forget".into(), time, body: Record::forget_body(&ids) };
         prop_assert_eq!(record.forgotten(), Ok(ids));
         prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
+    }
+
+    #[test]
+    fn records_about_snapshots(
+        ids in vec(object_id(), 0..4),
+        reason in text(),
+        until in option::of(time()),
+        tags in vec(text(), 0..4),
+    ) {
+        let bodies = [
+            RecordBody::Forget(ids.clone()),
+            RecordBody::Pin(ids.clone(), Pin { reason, until }),
+            RecordBody::Unpin(ids.clone()),
+            RecordBody::Tag(ids, tags),
+        ];
+        for body in bodies {
+            prop_assert!(RecordBody::is_owners(body.kind()));
+            prop_assert_eq!(RecordBody::decode(body.kind(), &body.encode()), Ok(Some(body)));
+        }
     }
 
     #[test]

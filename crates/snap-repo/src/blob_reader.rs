@@ -2,18 +2,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snap_backend::{BackendError, Bytes, ErrorKind, Operation};
-use snap_format::{BlobId, BlobKind, TreeBlob};
+use snap_format::{BlobId, BlobKind, IndexedPack, TreeBlob};
 
-use crate::pack::blob_ad;
+use crate::pack::unit_ad;
 use crate::{
     Area, DomainKeys, Finding, FindingCode, Index, Located, RepoError, Repository, Result, Scratch,
-    object_name,
+    object_name, pack_places,
 };
 
 /// Bytes fetched around a tree, half on each side: trees that were written together are read together.
 const WINDOW: u64 = 512 << 10;
 /// Windows kept: 8 MiB.
 const WINDOWS: usize = 16;
+/// Opened groups kept: about 3 MiB.
+const GROUPS: usize = 8;
 
 struct Window {
     pack: u32,
@@ -21,11 +23,22 @@ struct Window {
     bytes: Bytes,
 }
 
+/// Called for each blob of a pack with its plaintext, or why there is none.
+pub type EachBlob<'a> = dyn FnMut(&BlobId, Result<&[u8]>) -> Result<()> + 'a;
+
+/// The plaintext of a group that was opened lately: its members are wanted one after the other.
+struct OpenGroup {
+    pack: u32,
+    offset: u64,
+    plain: Arc<Vec<u8>>,
+}
+
 /// Gives the plaintext of blobs: authenticated, decompressed, and hashed again before anyone sees it (F14).
 pub struct BlobReader {
     repository: Repository,
     index: Arc<Index>,
     windows: Mutex<VecDeque<Window>>,
+    groups: Mutex<VecDeque<OpenGroup>>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -37,7 +50,7 @@ impl std::fmt::Debug for BlobReader {
 impl BlobReader {
     /// Reads blobs of `repository` where `index` says they lie.
     pub fn new(repository: Repository, index: Arc<Index>) -> Self {
-        Self { repository, index, windows: Mutex::default() }
+        Self { repository, index, windows: Mutex::default(), groups: Mutex::default() }
     }
 
     /// The index in use.
@@ -50,8 +63,21 @@ impl BlobReader {
         &self.repository
     }
 
-    /// Reads a blob from the first of its places that gives it back whole.
+    /// Reads a blob from the first of its places that gives it back whole, into `out`, whose former content goes.
     pub fn read(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.clear();
+        self.read_onto(domain, kind, id, scratch, out)
+    }
+
+    /// As [`BlobReader::read`], behind what is in `out`; on failure `out` is as it was.
+    pub fn read_onto(
         &self,
         domain: &DomainKeys,
         kind: BlobKind,
@@ -61,10 +87,7 @@ impl BlobReader {
     ) -> Result<()> {
         let mut failure = None;
         for place in self.index.locate_all(&domain.name, id) {
-            let outcome = self
-                .fetch(&place)
-                .and_then(|sealed| self.open_sealed(domain, kind, id, &place, &sealed, scratch, out));
-            match outcome {
+            match self.read_at(domain, kind, id, &place, scratch, out) {
                 Ok(()) => return Ok(()),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -73,6 +96,41 @@ impl BlobReader {
             let why = "no index names it";
             RepoError::from(Finding::new(FindingCode::Missing, "index", why).blob(*id))
         }))
+    }
+
+    fn read_at(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Some(group) = place.group else {
+            return self.open_sealed(domain, kind, id, place, &self.fetch(place)?, scratch, out);
+        };
+        let plain = match self.opened_group(place) {
+            Some(plain) => plain,
+            None => {
+                let mut plain = Vec::with_capacity(group.plain_len as usize);
+                self.open_unit(kind, id, place, &self.fetch(place)?, scratch, &mut plain)?;
+                let plain = Arc::new(plain);
+                let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+                groups.truncate(GROUPS - 1);
+                let open = OpenGroup { pack: place.pack, offset: place.offset, plain: Arc::clone(&plain) };
+                groups.push_front(open);
+                plain
+            }
+        };
+        out.extend_from_slice(self.member(domain, id, place, &plain)?);
+        Ok(())
+    }
+
+    fn opened_group(&self, place: &Located) -> Option<Arc<Vec<u8>>> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = groups.iter().find(|open| open.pack == place.pack && open.offset == place.offset)?;
+        Some(Arc::clone(&found.plain))
     }
 
     /// Reads and decodes a tree.
@@ -136,7 +194,61 @@ impl BlobReader {
         })
     }
 
-    /// Opens a sealed blob that the caller fetched from `place`. Damage is named by pack and blob.
+    /// Opens every blob of a pack of which `bytes` are all that is there, each unit once.
+    pub fn open_all(
+        &self,
+        domain: &DomainKeys,
+        pack: &IndexedPack,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+        each: &mut EachBlob<'_>,
+    ) -> Result<()> {
+        let mut opened_at = None;
+        for (blob, place) in pack_places(pack) {
+            let start = place.offset as usize;
+            let mut outcome = Ok(());
+            if opened_at != Some(start) {
+                opened_at = None;
+                plain.clear();
+                outcome = match bytes.get(start..start + place.stored_len as usize) {
+                    Some(sealed) => self.open_unit(pack.kind, &blob.id, &place, sealed, scratch, plain),
+                    None => Err(damaged(FindingCode::Corrupt, &blob.id, &place, "the pack ends before it")),
+                };
+                if outcome.is_ok() {
+                    opened_at = Some(start);
+                }
+            }
+            each(&blob.id, outcome.and_then(|()| self.member(domain, &blob.id, &place, plain)))?;
+        }
+        Ok(())
+    }
+
+    /// [`Repository::open_unit`].
+    pub fn open_unit(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        sealed: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.repository.open_unit(kind, id, place, sealed, scratch, out)
+    }
+
+    /// [`Repository::member`].
+    pub fn member<'a>(
+        &self,
+        domain: &DomainKeys,
+        id: &BlobId,
+        place: &Located,
+        unit: &'a [u8],
+    ) -> Result<&'a [u8]> {
+        self.repository.member(domain, id, place, unit)
+    }
+
+    /// [`Repository::open_sealed`].
     #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
     pub fn open_sealed(
         &self,
@@ -152,8 +264,63 @@ impl BlobReader {
     }
 }
 
+/// Opening what was fetched, wherever it is known to lie.
 impl Repository {
-    /// Opens a sealed blob that was fetched from `place`; readers only. Damage is named by pack and blob.
+    /// Opens the sealed unit (readers only) that the caller fetched from `place`: `out` gets, behind what is in it, the plaintext of the blob
+    /// `id`, or of the group that it is a member of, authenticated, but not hashed yet: [`Repository::member`] does that.
+    /// Damage is named by pack and blob; `out` is as it was then.
+    pub fn open_unit(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        sealed: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let damaged = |why: &str| Err(damaged(FindingCode::Corrupt, id, place, why));
+        if place.kind != kind {
+            return damaged("a tree where data is expected, or the other way round");
+        }
+        let Some(key) = self.run_key(&place.run_key) else {
+            return damaged("its run key does not open");
+        };
+        let alone = place.group.is_none().then_some(id);
+        let ad = unit_ad(self.id(), kind, alone, place.codec, place.unit_len());
+        let mut opened = std::mem::take(&mut scratch.opened);
+        let outcome = match key.open_into(&ad, sealed, &mut opened) {
+            Ok(()) => scratch
+                .unpack(place.codec, &opened, place.unit_len() as usize, out)
+                .or_else(|error| damaged(&error.to_string())),
+            Err(_) => damaged("it does not authenticate"),
+        };
+        scratch.opened = opened;
+        outcome
+    }
+
+    /// The plaintext of a blob in that of its unit, hashed again (F14).
+    pub fn member<'a>(
+        &self,
+        domain: &DomainKeys,
+        id: &BlobId,
+        place: &Located,
+        unit: &'a [u8],
+    ) -> Result<&'a [u8]> {
+        let id_key = match place.kind {
+            BlobKind::Data => &domain.data_id,
+            BlobKind::Tree => &domain.tree_id,
+        };
+        match unit.get(place.within()) {
+            Some(plain) if id_key.id(plain) == id.0 => Ok(plain),
+            _ => {
+                let why = "its plaintext does not have its id: whoever wrote it lied";
+                Err(damaged(FindingCode::Forged, id, place, why))
+            }
+        }
+    }
+
+    /// Opens a sealed blob that the caller fetched from `place`, behind what is in `out`; on failure `out` is as it was. Damage
+    /// is named by pack and blob.
     #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
     pub fn open_sealed(
         &self,
@@ -165,35 +332,20 @@ impl Repository {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let damaged = |why: &str| {
-            let object = object_name(Area::Packs, &place.pack_id).to_string();
-            RepoError::from(Finding::new(FindingCode::Corrupt, object, why).blob(*id))
-        };
-        if place.kind != kind {
-            return Err(damaged("a tree where data is expected, or the other way round"));
+        let start = out.len();
+        self.open_unit(kind, id, place, sealed, scratch, out)?;
+        if let Err(error) = self.member(domain, id, place, &out[start..]) {
+            out.truncate(start);
+            return Err(error);
         }
-        let key = self.run_key(&place.run_key).ok_or_else(|| damaged("its run key does not open"))?;
-        let ad = blob_ad(self.id(), kind, id, place.codec, place.plain_len);
-        let mut opened = std::mem::take(&mut scratch.opened);
-        let outcome = key
-            .open_into(&ad, sealed, &mut opened)
-            .map_err(|_| damaged("it does not authenticate"))
-            .and_then(|()| {
-                scratch
-                    .unpack(place.codec, &mut opened, place.plain_len as usize, out)
-                    .map_err(|error| damaged(&error.to_string()))
-            });
-        scratch.opened = opened;
-        outcome?;
-        let id_key = match kind {
-            BlobKind::Data => &domain.data_id,
-            BlobKind::Tree => &domain.tree_id,
-        };
-        if id_key.id(out) == id.0 {
-            return Ok(());
-        }
-        let object = object_name(Area::Packs, &place.pack_id).to_string();
-        let why = "its plaintext does not have its id: whoever wrote it lied";
-        Err(RepoError::from(Finding::new(FindingCode::Forged, object, why).blob(*id)))
+        let within = place.within();
+        out.truncate(start + within.end);
+        out.drain(start..start + within.start);
+        Ok(())
     }
+}
+
+fn damaged(code: FindingCode, id: &BlobId, place: &Located, why: &str) -> RepoError {
+    let object = object_name(Area::Packs, &place.pack_id).to_string();
+    RepoError::from(Finding::new(code, object, why).blob(*id))
 }

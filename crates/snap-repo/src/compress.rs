@@ -1,6 +1,8 @@
 //! Compression with its safeguards: cheap refusal of what will not shrink, and proof that it comes back (a broken
 //! encoder must not cost data).
 
+use std::io::Cursor;
+
 use snap_format::{Codec, FormatError};
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -41,6 +43,11 @@ impl Scratch {
         })
     }
 
+    /// As [`Scratch::pack`], without looking at samples first.
+    pub(crate) fn pack_unseen<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
+        if self.compress(plain) { (Codec::Zstd, &self.packed) } else { (Codec::Raw, plain) }
+    }
+
     /// What to store of `plain`: itself, or a frame that has been decompressed and compared.
     pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
         if self.shrinks(plain) && self.compress(plain) {
@@ -48,6 +55,11 @@ impl Scratch {
         } else {
             (Codec::Raw, plain)
         }
+    }
+
+    /// Whether it may compress well among others.
+    pub(crate) fn may_shrink(&mut self, plain: &[u8]) -> bool {
+        plain.len() < SAMPLED_FROM || self.shrinks(plain)
     }
 
     /// Compresses three small samples; random bytes, media and archives show here at a hundredth of the cost.
@@ -80,30 +92,37 @@ impl Scratch {
         self.decompressor.decompress_to_buffer(&self.packed, &mut self.check).is_ok() && self.check == plain
     }
 
-    /// The plaintext of `stored`, exactly `plain_len` bytes, which the caller has bounded (F13). Without
-    /// compression the bytes are moved, not copied.
+    /// Appends the plaintext of `stored`, exactly `plain_len` bytes, which the caller has bounded (F13). On failure `out` is
+    /// as it was.
     pub(crate) fn unpack(
         &mut self,
         codec: Codec,
-        stored: &mut Vec<u8>,
+        stored: &[u8],
         plain_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), FormatError> {
-        match codec {
-            Codec::Raw => std::mem::swap(stored, out),
-            Codec::Zstd => {
-                out.clear();
-                out.reserve(plain_len);
-                self.decompressor.decompress_to_buffer(stored.as_slice(), out).map_err(|_| {
-                    FormatError::Malformed { what: "zstd frame", why: "it does not decompress" }
-                })?;
+        let start = out.len();
+        let outcome = match codec {
+            Codec::Raw if stored.len() == plain_len => {
+                out.extend_from_slice(stored);
+                Ok(())
             }
-        }
-        if out.len() == plain_len {
-            Ok(())
-        } else {
-            Err(FormatError::Malformed { what: "zstd frame", why: "it has another length than stated" })
-        }
+            Codec::Raw => Err("it has another length than stated"),
+            Codec::Zstd => {
+                out.reserve(plain_len);
+                let mut end = Cursor::new(&mut *out);
+                end.set_position(start as u64);
+                match self.decompressor.decompress_to_buffer(stored, &mut end) {
+                    Ok(length) if length == plain_len => Ok(()),
+                    Ok(_) => Err("it has another length than stated"),
+                    Err(_) => Err("it does not decompress"),
+                }
+            }
+        };
+        outcome.map_err(|why| {
+            out.truncate(start);
+            FormatError::Malformed { what: "zstd frame", why }
+        })
     }
 }
 
@@ -131,10 +150,10 @@ mod tests {
     fn round_trip(plain: &[u8]) -> Codec {
         let mut scratch = Scratch::new(3).unwrap();
         let (codec, stored) = scratch.pack(plain);
-        let mut stored = stored.to_vec();
-        let mut out = Vec::new();
-        scratch.unpack(codec, &mut stored, plain.len(), &mut out).unwrap();
-        assert!(out == plain);
+        let stored = stored.to_vec();
+        let mut out = b"before ".to_vec();
+        scratch.unpack(codec, &stored, plain.len(), &mut out).unwrap();
+        assert!(out.strip_prefix(b"before ") == Some(plain));
         codec
     }
 
@@ -154,8 +173,12 @@ mod tests {
         let bomb = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
         for claimed in [10, (8 << 20) - 1, (8 << 20) + 1] {
             let mut out = Vec::new();
-            assert!(scratch.unpack(Codec::Zstd, &mut bomb.clone(), claimed, &mut out).is_err(), "{claimed}");
+            assert!(scratch.unpack(Codec::Zstd, &bomb, claimed, &mut out).is_err(), "{claimed}");
             assert!(out.capacity() <= claimed.max(64), "{claimed}");
+            let mut out = Vec::with_capacity(9 << 20);
+            out.extend_from_slice(b"before");
+            assert!(scratch.unpack(Codec::Zstd, &bomb, claimed, &mut out).is_err(), "{claimed}");
+            assert_eq!(out, b"before", "{claimed}");
         }
     }
 }

@@ -35,7 +35,12 @@ impl Chain {
 
     /// The head and all epochs before it.
     pub(crate) fn lineage(&self) -> Vec<ObjectId> {
-        std::iter::successors(Some(self.head), |name| self.valid[name].epoch.previous).collect()
+        self.line_of(self.head).collect()
+    }
+
+    /// A valid epoch and all before it.
+    pub(crate) fn line_of(&self, name: ObjectId) -> impl Iterator<Item = ObjectId> {
+        std::iter::successors(Some(name), |name| self.valid[name].epoch.previous)
     }
 
     /// Valid epochs, newest first.

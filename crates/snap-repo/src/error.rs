@@ -149,6 +149,9 @@ pub enum RepoError {
     /// A request that makes no sense, such as removing the last owner.
     #[error("{0}")]
     Refused(String),
+    /// An owner changed the keys, and what was written under the new ones bears on this run.
+    #[error("the keys of the repository were changed during this run; run it again")]
+    KeysChanged,
     /// A prune took away what this run relied on.
     #[error(
         "another machine pruned the repository during this run and removed data that it relied on; run it again"

@@ -3,8 +3,8 @@ use std::sync::{Mutex, PoisonError};
 
 use snap_backend::ObjectName;
 use snap_format::{
-    BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, ObjectKind, PackHeader, Role, RunKeyEntry,
-    SlotId, limits,
+    BlobEntry, BlobId, BlobKind, Codec, IndexObject, IndexedPack, ObjectId, ObjectKind, PackHeader, Role,
+    RunKeyEntry, SlotId, limits,
 };
 
 use crate::boxes::open_box;
@@ -19,16 +19,40 @@ pub struct Located {
     pub pack_id: ObjectId,
     /// Data or tree.
     pub kind: BlobKind,
-    /// Offset in the pack, bytes.
+    /// Offset in the pack of the sealed unit that holds it, bytes.
     pub offset: u64,
-    /// Stored length with nonce and tag, bytes.
+    /// Stored length of that unit with nonce and tag, bytes.
     pub stored_len: u32,
-    /// Length of the plaintext, bytes.
+    /// Length of the blob's plaintext, bytes.
     pub plain_len: u32,
+    /// If it was sealed together with others.
+    pub group: Option<InGroup>,
     /// How it is stored.
     pub codec: Codec,
     /// Opens it.
     pub run_key: RunKeyEntry,
+}
+
+/// Where a blob stands in the plaintext of the group that it was sealed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InGroup {
+    /// Where it begins, bytes.
+    pub offset: u32,
+    /// Length of the group's plaintext, bytes.
+    pub plain_len: u32,
+}
+
+impl Located {
+    /// Length of the plaintext of the sealed unit, bytes.
+    pub fn unit_len(&self) -> u32 {
+        self.group.map_or(self.plain_len, |group| group.plain_len)
+    }
+
+    /// Where the blob stands in the plaintext of its unit.
+    pub fn within(&self) -> std::ops::Range<usize> {
+        let start = self.group.map_or(0, |group| group.offset as usize);
+        start..start + self.plain_len as usize
+    }
 }
 
 /// A pack, without its blobs.
@@ -55,12 +79,34 @@ pub fn pack_digest(pack: &IndexedPack) -> [u8; 32] {
     snap_crypto::hash(&one.encode())
 }
 
+/// Every blob of a pack and where it lies; the position of the pack is left 0.
+pub fn pack_places(pack: &IndexedPack) -> impl Iterator<Item = (&BlobEntry, Located)> {
+    PackHeader::units(&pack.blobs).flat_map(move |unit| {
+        let plain_len = unit.plain_len() as u32; // at most that of a blob: checked when tables are decoded
+        unit.members().map(move |(offset, blob)| {
+            let place = Located {
+                pack: 0,
+                pack_id: pack.id,
+                kind: pack.kind,
+                offset: unit.offset,
+                stored_len: unit.stored_len(),
+                plain_len: blob.plain_len,
+                group: unit.is_group().then_some(InGroup { offset, plain_len }),
+                codec: blob.codec,
+                run_key: pack.run_keys[usize::from(blob.run_key)],
+            };
+            (blob, place)
+        })
+    })
+}
+
 #[derive(Clone, Copy)]
 struct Place {
     pack: u32,
     offset: u32,
     stored_len: u32,
     plain_len: u32,
+    group: Option<InGroup>,
     codec: Codec,
     run_key: u8,
 }
@@ -158,13 +204,14 @@ impl Index {
         });
         let domain = self.domains.entry(pack.domain.clone()).or_default();
         domain.first.reserve(pack.blobs.len());
-        for (offset, blob) in PackHeader::offsets(&pack.blobs) {
+        for (blob, place) in pack_places(pack) {
             let place = Place {
                 pack: number,
-                offset: offset as u32, // packs are shorter than 4 GiB: checked when tables are decoded
-                stored_len: blob.stored_len,
-                plain_len: blob.plain_len,
-                codec: blob.codec,
+                offset: place.offset as u32, // packs are shorter than 4 GiB: checked when tables are decoded
+                stored_len: place.stored_len,
+                plain_len: place.plain_len,
+                group: place.group,
+                codec: place.codec,
                 run_key: blob.run_key,
             };
             if let Some(first) = domain.first.insert(blob.id, place) {
@@ -250,6 +297,7 @@ impl Index {
             offset: u64::from(place.offset),
             stored_len: place.stored_len,
             plain_len: place.plain_len,
+            group: place.group,
             codec: place.codec,
             run_key: pack.run_keys[usize::from(place.run_key)],
         }
@@ -312,7 +360,6 @@ impl Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snap_format::BlobEntry;
 
     fn pack(domain: &str, blob: u8) -> IndexedPack {
         IndexedPack {
@@ -326,6 +373,7 @@ mod tests {
                 stored_len: 50,
                 plain_len: 10,
                 codec: Codec::Raw,
+                grouped: false,
                 run_key: 0,
             }],
         }

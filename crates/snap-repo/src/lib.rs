@@ -4,6 +4,7 @@
 //! - [`Index`]: which blob lies where, loaded from the repository.
 //! - [`Writer`]: takes blobs, makes packs, uploads them. [`Writer::finish`] returns an [`IndexFlushed`], the only
 //!   thing that can commit a snapshot: packs before index before snapshot, by type (F25).
+//! - [`Overlays`]: what owners' records say of snapshots: forgotten, pinned, tagged otherwise.
 //! - [`BlobReader`]: gives plaintext, authenticated and re-hashed.
 //! - [`Finding`]: a piece of damage, the same in errors, `check` and JSON.
 //!
@@ -15,12 +16,14 @@ mod cache;
 mod compress;
 mod epochs;
 mod error;
+mod forget;
 mod index;
 mod keyring;
 mod look;
 mod marks;
 mod names;
 mod open;
+mod overlays;
 mod pack;
 mod parallel;
 pub mod prune;
@@ -28,21 +31,24 @@ mod slots;
 mod snapshots;
 mod uploader;
 mod verify;
+mod whole_pack;
 mod writer;
 
-pub use blob_reader::BlobReader;
+pub use blob_reader::{BlobReader, EachBlob};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use error::{Finding, FindingCode, RepoError};
-pub use index::{Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest};
+pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
 pub use look::Sabotage;
 pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;
+pub use overlays::Overlays;
 pub use parallel::for_each_parallel;
-pub use slots::{NewSlot, SlotInfo};
+pub use slots::{KeyChange, NewSlot, SlotInfo};
 pub use snapshots::{RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
+pub use whole_pack::TreePack;
 pub use writer::{IndexFlushed, NewSnapshot, Writer, WriterOptions, WriterStats};
 
 /// One word for the result of everything here.

@@ -131,22 +131,23 @@ impl Writer {
         true
     }
 
-    /// Moves the sealed blobs of a pack that `wanted` picks into new packs. False if the pack is gone.
+    /// Moves the sealed units of a pack that hold a blob that `wanted` picks into new packs. False if the pack is gone.
     fn move_blobs(&self, id: &ObjectId, wanted: impl Fn(&BlobId) -> bool) -> Result<bool> {
         let name = object_name(Area::Packs, id);
         let bytes = match self.repository.backend().get(&name) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            // A slot that may not read packs cannot move them: what the next run finds missing it stores again.
+            // A slot that may not read packs cannot move them: the next run stores anew what this one cannot move.
             Err(error) if error.kind() == ErrorKind::Permission => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         crate::verify::check_name(&name, id, &bytes)?;
         let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
-        for (offset, blob) in PackHeader::offsets(&opened.pack.blobs) {
-            if wanted(&blob.id) {
-                let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
-                self.push(opened.pack.kind, *blob, opened.pack.run_keys[usize::from(blob.run_key)], sealed)?;
+        for unit in PackHeader::units(&opened.pack.blobs) {
+            if unit.blobs.iter().any(|blob| wanted(&blob.id)) {
+                let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
+                let run_key = opened.pack.run_keys[usize::from(unit.blobs[0].run_key)];
+                self.push(opened.pack.kind, unit.blobs, run_key, sealed)?;
             }
         }
         Ok(true)

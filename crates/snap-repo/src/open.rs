@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use snap_backend::{Backend, BackendError, Bytes, ErrorKind, ObjectMeta, ObjectName, PutOutcome};
 use snap_crypto::{SealKey, SignatureKey, Zeroizing, hash};
 use snap_format::{
-    CONFIG_CHECKSUM_LEN, Config, EpochKeys, ObjectId, RepoId, Role, RunKeyEntry, SlotDetails, Time, limits,
+    CONFIG_CHECKSUM_LEN, Config, Epoch, EpochKeys, Head, ObjectId, RepoId, Role, RunKeyEntry, SlotDetails,
+    SlotId, Time, limits,
 };
 
 use crate::epochs::{
@@ -109,6 +110,31 @@ impl Repository {
         let (head, lineage) = (chain.head().clone(), chain.lineage());
         let inner = Inner { config, keyring, head, root, lineage, findings, run_keys: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), backend })
+    }
+
+    /// The chain of epochs as the store shows it now.
+    pub(crate) fn chain_now(&self) -> Result<Chain> {
+        let objects = read_epochs(self.backend().as_ref(), &mut Vec::new())?;
+        verify_chain(self.id(), self.inner.config.first_epoch, &objects)
+    }
+
+    /// Refuses an object under an epoch that follows from this one's head: it came after the repository was opened, and
+    /// its keys are not at hand. An epoch of another line, or of none, is another matter: forged.
+    pub(crate) fn require_known_epoch(&self, object: &[u8]) -> Result<()> {
+        let Ok(head) = Head::decode(object) else { return Ok(()) };
+        if self.keyring().epochs.contains_key(&head.epoch) {
+            return Ok(());
+        }
+        let chain = self.chain_now()?;
+        let is_later = |stored: &&StoredEpoch| {
+            stored.epoch.id == head.epoch
+                && chain.line_of(stored.name).any(|name| name == self.inner.head.name)
+        };
+        if chain.valid.values().any(|stored| is_later(&stored)) {
+            Err(RepoError::KeysChanged)
+        } else {
+            Ok(())
+        }
     }
 
     /// Compares the head with the one that this machine saw last (F9), and remembers it. Returns a finding, and
@@ -328,6 +354,14 @@ fn check_root(config: &Config, chain: &Chain, secrets: &SlotSecrets, location: &
     if genuine { Ok(()) } else { Err(RepoError::Counterfeit(location.to_owned())) }
 }
 
+/// The keys of an epoch beside the head's line, of which the head's bundle knows nothing: a run that took it for the head
+/// may have written under it (F9).
+fn own_keys(secrets: &SlotSecrets, id: SlotId, epoch: &Epoch) -> Option<EpochKeys> {
+    let slot = epoch.slots.iter().find(|slot| slot.id == id)?;
+    let bundle = open_bundle(secrets, epoch, slot)?;
+    bundle.epochs.iter().find(|keys| keys.id == epoch.id).cloned()
+}
+
 fn open_keyring(chain: &Chain, slot: &snap_format::Slot, secrets: SlotSecrets) -> Result<Keyring> {
     let head = chain.head();
     let path = object_name(Area::Epochs, &head.name).to_string();
@@ -335,9 +369,12 @@ fn open_keyring(chain: &Chain, slot: &snap_format::Slot, secrets: SlotSecrets) -
         .ok_or_else(|| RepoError::corrupt(&path, "the key bundle of this slot does not open"))?;
     let mut epochs = HashMap::new();
     for stored in chain.valid.values() {
-        let keys = bundle.epochs.iter().find(|keys| keys.id == stored.epoch.id);
-        if let Some(open) = keys.and_then(|keys: &EpochKeys| open_epoch(&stored.epoch, keys)) {
-            epochs.insert(stored.epoch.id, open);
+        let epoch = &stored.epoch;
+        let keys = bundle.epochs.iter().find(|keys| keys.id == epoch.id).cloned();
+        if let Some(open) =
+            keys.or_else(|| own_keys(&secrets, slot.id, epoch)).and_then(|keys| open_epoch(epoch, &keys))
+        {
+            epochs.insert(epoch.id, open);
         }
     }
     if !epochs.contains_key(&head.epoch.id) {

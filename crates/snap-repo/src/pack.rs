@@ -11,19 +11,22 @@ use crate::boxes::{open_inner, signed_inner};
 use crate::keyring::Member;
 use crate::{Area, Finding, FindingCode, Keyring, RepoError, Result, Scratch, object_name};
 
-/// Associated data of a sealed blob: everything that must not change, but not where it lies (F15).
-pub(crate) fn blob_ad(
+/// Associated data of a sealed blob: everything that must not change, but not where it lies (F15). A group has no id of
+/// its own: zeros stand there, and the codes of its codecs are others.
+pub(crate) fn unit_ad(
     repository: RepoId,
     kind: BlobKind,
-    id: &BlobId,
+    id: Option<&BlobId>,
     codec: Codec,
     plain_len: u32,
 ) -> [u8; 70] {
     let mut ad = [0; 70];
     ad[..32].copy_from_slice(&repository.0);
     ad[32] = kind.code();
-    ad[33..65].copy_from_slice(&id.0);
-    ad[65] = codec.code();
+    if let Some(id) = id {
+        ad[33..65].copy_from_slice(&id.0);
+    }
+    ad[65] = snap_format::line_codec(codec, id.is_none());
     ad[66..].copy_from_slice(&plain_len.to_le_bytes());
     ad
 }
@@ -32,28 +35,83 @@ fn part_ad(repository: RepoId, head: &[u8; HEAD_LEN], part: &str) -> Vec<u8> {
     [repository.0.as_slice(), head, part.as_bytes()].concat()
 }
 
-/// Compresses and seals one blob into `scratch.sealed`; returns its line of the blob table.
-pub(crate) fn seal_blob(
+/// Compresses and seals one blob, or a group without an id of its own, into `scratch.sealed`. Returns how it is stored, and
+/// its length there.
+pub(crate) fn seal_unit(
     repository: RepoId,
     kind: BlobKind,
-    id: BlobId,
+    id: Option<&BlobId>,
     plain: &[u8],
     key: &SealKey,
-    run_key: u8,
     scratch: &mut Scratch,
-) -> Result<BlobEntry> {
+) -> Result<(Codec, u32)> {
     let plain_len = u32::try_from(plain.len())
         .ok()
         .filter(|len| *len as usize <= limits::BLOB_PLAIN)
         .ok_or_else(|| RepoError::Refused(format!("a blob of {} bytes is too large", plain.len())))?;
     let mut sealed = std::mem::take(&mut scratch.sealed);
     sealed.clear();
-    let (codec, stored) = scratch.pack(plain);
-    let outcome = key.seal_into(&blob_ad(repository, kind, &id, codec, plain_len), stored, &mut sealed);
+    // What does not shrink is not taken into groups.
+    let (codec, stored) = if id.is_some() { scratch.pack(plain) } else { scratch.pack_unseen(plain) };
+    let outcome = key.seal_into(&unit_ad(repository, kind, id, codec, plain_len), stored, &mut sealed);
     let stored_len = u32::try_from(sealed.len()).expect("a sealed blob is at most 40 bytes above its limit");
     scratch.sealed = sealed;
     outcome?;
-    Ok(BlobEntry { id, stored_len, plain_len, codec, run_key })
+    Ok((codec, stored_len))
+}
+
+/// Small blobs on their way into one sealed unit: together they compress better, and cost one seal.
+#[derive(Default)]
+pub(crate) struct Group {
+    plain: Vec<u8>,
+    members: Vec<(BlobId, u32)>,
+}
+
+impl Group {
+    /// A blob that is as long is sealed alone, unless something else is asked for.
+    pub(crate) const MEMBER_MAX: usize = 128 << 10;
+    /// Length of the plaintext at which a group is sealed: more would compress little better, and all of it is opened to
+    /// read one member.
+    const TARGET: usize = 256 << 10;
+
+    pub(crate) fn push(&mut self, id: BlobId, plain: &[u8]) {
+        self.plain.extend_from_slice(plain);
+        self.members.push((id, plain.len() as u32)); // below MEMBER_MAX
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.plain.len() >= Self::TARGET
+    }
+
+    /// Seals the group into `scratch.sealed`, and empties it. Returns the lines of the blob table.
+    pub(crate) fn seal(
+        &mut self,
+        repository: RepoId,
+        kind: BlobKind,
+        key: &SealKey,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<BlobEntry>> {
+        let alone = match self.members.as_slice() {
+            [(id, _)] => Some(*id),
+            _ => None,
+        };
+        let (codec, stored_len) = seal_unit(repository, kind, alone.as_ref(), &self.plain, key, scratch)?;
+        self.plain.clear();
+        let members = self.members.drain(..).enumerate();
+        let lines = members.map(|(at, (id, plain_len))| BlobEntry {
+            id,
+            stored_len: if at == 0 { stored_len } else { 0 },
+            plain_len,
+            codec,
+            grouped: alone.is_none(),
+            run_key: 0,
+        });
+        Ok(lines.collect())
+    }
 }
 
 /// A pack in the making. The buffer is a parameter so that its space can be used again.
@@ -99,11 +157,11 @@ impl PackBuilder {
         u8::try_from(at).ok()
     }
 
-    /// Takes a sealed blob, whose line names one of this pack's run keys.
-    pub(crate) fn push(&mut self, entry: BlobEntry, sealed: &[u8]) {
-        debug_assert_eq!(entry.stored_len as usize, sealed.len());
+    /// Takes a sealed unit: the lines of its blobs, and the position of its run key in this pack.
+    pub(crate) fn push(&mut self, lines: &[BlobEntry], run_key: u8, sealed: &[u8]) {
+        debug_assert_eq!(lines[0].stored_len as usize, sealed.len());
         self.buffer.extend_from_slice(sealed);
-        self.blobs.push(entry);
+        self.blobs.extend(lines.iter().map(|line| BlobEntry { run_key, ..*line }));
     }
 
     /// Adds header, padding and trailer. Returns what the index needs, and the object.

@@ -1,7 +1,7 @@
-//! Adding and removing slots: each is a new epoch with fresh keys.
+//! Adding and removing slots, and rotating: each is a new epoch with fresh keys.
 
 use snap_crypto::Zeroizing;
-use snap_format::{EpochKeys, Role, SlotDetails, SlotId, SlotKind, Time};
+use snap_format::{EpochKeys, ObjectId, Role, SlotDetails, SlotId, SlotKind, Time};
 
 use crate::epochs::{EpochDraft, SlotDraft};
 use crate::{Area, RepoError, Repository, Result, Secret, object_name};
@@ -39,6 +39,19 @@ pub struct SlotInfo {
     pub current: bool,
 }
 
+/// What a change of the keys came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyChange {
+    /// Number of the epoch that was written.
+    pub epoch: u64,
+    /// Slots in it.
+    pub slots: usize,
+    /// Epochs that follow the same one as it does: another owner changed the keys at the same moment, a fork (F9).
+    pub rivals: Vec<ObjectId>,
+    /// Whether it is the head. If not, a rival's slot table holds, and what was asked for is not in it.
+    pub counts: bool,
+}
+
 impl Repository {
     /// The slots of the head epoch, in the order of their making.
     pub fn slots(&self) -> Vec<SlotInfo> {
@@ -63,19 +76,25 @@ impl Repository {
     }
 
     /// Adds a slot. The repository must be opened again to see it.
-    pub fn add_slot(&self, new: NewSlot<'_>, now: Time) -> Result<SlotId> {
+    pub fn add_slot(&self, new: NewSlot<'_>, now: Time) -> Result<(SlotId, KeyChange)> {
         self.keyring().require_owner("adding a key")?;
-        let (mut slots, slot) = (self.drafts()?, self.draft(new, now)?);
+        let (mut slots, slot) = (self.drafts(), self.draft(new, now)?);
         let id = slot.id;
         slots.push(slot);
-        self.put_epoch(slots, now)?;
-        Ok(id)
+        Ok((id, self.put_epoch(slots, now)?))
+    }
+
+    /// Fresh keys for the same slots; no secret but that of the opened one is needed. What was written before stays
+    /// readable, under the keys that it has.
+    pub fn rotate_keys(&self, now: Time) -> Result<KeyChange> {
+        self.keyring().require_owner("rotating keys")?;
+        self.put_epoch(self.drafts(), now)
     }
 
     /// Removes a slot. What is written from now on it cannot open.
-    pub fn remove_slot(&self, id: SlotId, now: Time) -> Result<()> {
+    pub fn remove_slot(&self, id: SlotId, now: Time) -> Result<KeyChange> {
         self.keyring().require_owner("removing a key")?;
-        let mut slots = self.drafts()?;
+        let mut slots = self.drafts();
         let before = slots.len();
         slots.retain(|slot| slot.id != id);
         if slots.len() == before {
@@ -89,18 +108,17 @@ impl Repository {
         self.put_epoch(slots, now)
     }
 
-    /// Replaces every recovery key by a fresh one, which is returned.
-    pub fn replace_recovery(&self, now: Time) -> Result<(SlotId, Secret)> {
+    /// Replaces every recovery key by `secret`, a fresh one. If this fails on its way to the store, it may have happened
+    /// nevertheless: the caller still has the secret, and shows it.
+    pub fn replace_recovery(&self, secret: &Secret, now: Time) -> Result<(SlotId, KeyChange)> {
         self.keyring().require_owner("making a recovery key")?;
-        let secret = Secret::random_recovery()?;
-        let new = NewSlot { role: Role::Owner, secret: &secret, label: "recovery".into(), domain: None };
-        let mut slots = self.drafts()?;
+        let new = NewSlot { role: Role::Owner, secret, label: "recovery".into(), domain: None };
+        let mut slots = self.drafts();
         slots.retain(|slot| slot.kind != SlotKind::Recovery);
         let slot = self.draft(new, now)?;
         let id = slot.id;
         slots.push(slot);
-        self.put_epoch(slots, now)?;
-        Ok((id, secret))
+        Ok((id, self.put_epoch(slots, now)?))
     }
 
     fn draft(&self, new: NewSlot<'_>, now: Time) -> Result<SlotDraft> {
@@ -116,7 +134,7 @@ impl Repository {
     }
 
     /// The slots of the head as drafts of the next epoch.
-    fn drafts(&self) -> Result<Vec<SlotDraft>> {
+    fn drafts(&self) -> Vec<SlotDraft> {
         let members = &self.keyring().head().members;
         let drafts = self.inner.head.epoch.slots.iter().map(|slot| {
             let member = members.get(&slot.id).expect("members are made from the slots");
@@ -136,10 +154,10 @@ impl Repository {
                 details,
             }
         });
-        Ok(drafts.collect())
+        drafts.collect()
     }
 
-    fn put_epoch(&self, slots: Vec<SlotDraft>, now: Time) -> Result<()> {
+    fn put_epoch(&self, slots: Vec<SlotDraft>, now: Time) -> Result<KeyChange> {
         let keyring = self.keyring();
         let master: &Zeroizing<[u8; 32]> = keyring.master.as_ref().expect("owners hold the master secret");
         let earlier = keyring
@@ -152,6 +170,7 @@ impl Repository {
             })
             .collect();
         let head = &self.inner.head;
+        let (epoch, count) = (head.epoch.number + 1, slots.len());
         let draft = EpochDraft {
             repository: self.id(),
             previous: Some((head.name, head.epoch.number)),
@@ -164,7 +183,15 @@ impl Repository {
         };
         let (name, bytes) = draft.seal()?;
         self.backend().put(&object_name(Area::Epochs, &name), bytes.into())?;
-        Ok(())
+        // Of two owners at once, whoever looks last sees both.
+        let chain = self.chain_now()?;
+        let is_rival = |rival: &ObjectId| *rival != name && *rival != head.name;
+        let rivals = chain.valid.values().filter(|other| other.epoch.previous == Some(head.name));
+        let mut rivals: Vec<_> = rivals.map(|other| other.name).filter(is_rival).collect();
+        rivals.sort_unstable();
+        // Another owner may have gone on from here already.
+        let counts = chain.lineage().contains(&name);
+        Ok(KeyChange { epoch, slots: count, rivals, counts })
     }
 }
 
@@ -198,7 +225,7 @@ mod tests {
     fn slots_come_and_go_and_the_removed_one_is_told_so() {
         let (backend, owner, recovery) = made();
         let (writer, other) = (Secret::random_key_file().unwrap(), Secret::random_key_file().unwrap());
-        let id = open(&backend, &owner).unwrap().add_slot(backup_slot(&writer, None), NOW).unwrap();
+        let (id, _) = open(&backend, &owner).unwrap().add_slot(backup_slot(&writer, None), NOW).unwrap();
         assert!(matches!(open(&backend, &other), Err(RepoError::WrongKey(_))));
         let opened = open(&backend, &writer).unwrap();
         assert_eq!(opened.keyring().role(), Role::Backup);
@@ -224,7 +251,8 @@ mod tests {
         let opened = open(&backend, &owner).unwrap();
         assert!(matches!(opened.remove_slot(opened.keyring().slot(), NOW), Err(RepoError::Refused(_))));
         assert!(matches!(opened.remove_slot(SlotId([9; 16]), NOW), Err(RepoError::Refused(_))));
-        let (_, fresh) = opened.replace_recovery(NOW).unwrap();
+        let fresh = Secret::random_recovery().unwrap();
+        opened.replace_recovery(&fresh, NOW).unwrap();
         assert_eq!(open(&backend, &fresh).unwrap().keyring().role(), Role::Owner);
     }
 
@@ -269,10 +297,10 @@ mod tests {
         let (backend, owner, _) = made();
         let (fake, attacker, _) = made();
         let victim = open(&backend, &owner).unwrap();
-        let mut row = victim.drafts().unwrap().remove(0);
+        let mut row = victim.drafts().remove(0);
         row.role = Role::Owner;
         let attacking = open(&fake, &attacker).unwrap();
-        let mut slots = attacking.drafts().unwrap();
+        let mut slots = attacking.drafts();
         slots.push(row);
         attacking.put_epoch(slots, NOW).unwrap();
         assert!(matches!(open(&fake, &owner), Err(RepoError::WrongKey(_) | RepoError::Counterfeit(_))));

@@ -1,7 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use snap_backend::Timestamp;
-use snap_format::{Body, Envelope, ObjectId, ObjectKind, Record, SlotId, Time};
+use snap_format::{Body, Envelope, ObjectId, ObjectKind, Record, RecordBody, Role, SlotId, Time};
 
 use crate::boxes::open_box;
 use crate::index::check_box_size;
@@ -159,18 +159,23 @@ impl Repository {
         self.parse_record(id, &bytes)
     }
 
-    /// Verifies a record's bytes. Only owners forget.
+    /// Verifies a record's bytes. Only owners forget, pin and tag.
     pub fn parse_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<Record> {
+        self.parse_signed_record(id, bytes).map(|(_, record)| record)
+    }
+
+    /// The same, and who signed it.
+    pub(crate) fn parse_signed_record(&self, id: &ObjectId, bytes: &[u8]) -> Result<(SlotId, Record)> {
         let name = object_name(Area::Records, id);
         crate::verify::check_name(&name, id, bytes)?;
         let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Record, bytes)?;
         let record =
             Record::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))?;
-        if record.kind == "forget" && opened.member.role != snap_format::Role::Owner {
-            let why = format!("the slot {} is no owner and may not forget snapshots", opened.slot);
+        if RecordBody::is_owners(&record.kind) && opened.member.role != Role::Owner {
+            let why = format!("a `{}` record of the slot {}, which is no owner", record.kind, opened.slot);
             return Err(RepoError::from(Finding::new(FindingCode::Forged, name.as_str(), why)));
         }
-        Ok(record)
+        Ok((opened.slot, record))
     }
 
     /// Writes a record.

@@ -2,13 +2,12 @@
 
 use snap_backend::ObjectName;
 use snap_crypto::hash;
-use snap_format::{BlobKind, Head, IndexedPack, Mark, ObjectId, ObjectKind, PackHeader, SlotId, TreeBlob};
+use snap_format::{BlobKind, Head, IndexedPack, Mark, ObjectId, ObjectKind, SlotId, TreeBlob};
 
 use crate::boxes::open_box;
 use crate::pack::{fetch_header, parse_and_hash};
 use crate::{
-    Area, BlobReader, DomainKeys, Finding, FindingCode, Located, RepoError, Repository, Result, Scratch,
-    object_name,
+    Area, BlobReader, DomainKeys, Finding, FindingCode, RepoError, Repository, Result, Scratch, object_name,
 };
 
 /// Compares an object's bytes with its name (F3). A whole object under a wrong name is *misnamed*, anything else *corrupt*.
@@ -146,27 +145,16 @@ impl BlobReader {
         plain: &mut Vec<u8>,
         report: &mut PackReport,
     ) -> Result<()> {
-        for (offset, blob) in PackHeader::offsets(&pack.blobs) {
-            let place = Located {
-                pack: 0,
-                pack_id: pack.id,
-                kind: pack.kind,
-                offset,
-                stored_len: blob.stored_len,
-                plain_len: blob.plain_len,
-                codec: blob.codec,
-                run_key: pack.run_keys[usize::from(blob.run_key)],
-            };
-            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
-            match self.open_sealed(domain, pack.kind, &blob.id, &place, sealed, scratch, plain) {
-                Ok(()) => {
+        self.open_all(domain, pack, bytes, scratch, plain, &mut |id, opened| {
+            match opened {
+                Ok(plain) => {
                     report.blobs += 1;
                     if pack.kind == BlobKind::Tree
                         && let Err(error) = TreeBlob::decode(plain)
                     {
                         let object = object_name(Area::Packs, &pack.id);
                         let finding = RepoError::format(object.as_str(), error).into_finding()?;
-                        report.findings.push(finding.written_so().blob(blob.id));
+                        report.findings.push(finding.written_so().blob(*id));
                     }
                 }
                 // The pack is signed and whole, so what does not open was sealed wrongly on purpose.
@@ -175,7 +163,7 @@ impl BlobReader {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

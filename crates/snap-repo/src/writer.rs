@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use snap_backend::ErrorKind;
 use snap_crypto::SealKey;
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, RunKeyEntry, Summary, Time, limits,
@@ -12,7 +13,7 @@ use snap_format::{
 
 use crate::look::Sabotage;
 use crate::marks::Marks;
-use crate::pack::{PackBuilder, seal_blob};
+use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
 use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch};
@@ -24,6 +25,10 @@ pub struct WriterOptions {
     pub pack_target: usize,
     /// Packs on their way at the same time; each takes `pack_target` of memory.
     pub uploads: usize,
+    /// zstd level, 1 to 19.
+    pub level: i32,
+    /// Chunks shorter than this may be sealed in groups, bytes; 0: each is sealed alone.
+    pub group_below: usize,
     /// Test-only.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -31,7 +36,13 @@ pub struct WriterOptions {
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, sabotage: Sabotage::None }
+        Self {
+            pack_target: limits::PACK_TARGET,
+            uploads: 2,
+            level: 3,
+            group_below: Group::MEMBER_MAX,
+            sabotage: Sabotage::None,
+        }
     }
 }
 
@@ -48,6 +59,8 @@ pub struct WriterStats {
     pub packs: AtomicU64,
     /// Packs of an earlier, interrupted run that were taken over.
     pub adopted_packs: AtomicU64,
+    /// Packs that no index names and that the store does not let this run look into: their blobs are stored again.
+    pub unreadable_packs: AtomicU64,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -70,6 +83,8 @@ pub struct Writer {
     pub(crate) used: Vec<AtomicBool>,
     fresh: [Mutex<HashSet<BlobId>>; SHARDS],
     open: [Mutex<Option<PackBuilder>>; 2],
+    /// Groups of small blobs that are not full: about as many as there are threads.
+    groups: Mutex<Vec<Group>>,
     pub(crate) uploader: Uploader,
     options: WriterOptions,
 }
@@ -134,6 +149,7 @@ impl Writer {
             avoid,
             fresh: Default::default(),
             open: Default::default(),
+            groups: Mutex::default(),
             uploader,
             options,
         })
@@ -184,22 +200,39 @@ impl Writer {
         if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
             return Ok((id, false));
         }
-        let entry = seal_blob(self.repository.id(), kind, id, plain, &self.run.0, 0, scratch)?;
-        let sealed = std::mem::take(&mut scratch.sealed);
-        let outcome = self.push(kind, entry, self.run.1, &sealed);
-        scratch.sealed = sealed;
-        outcome?;
+        let is_member =
+            kind == BlobKind::Data && plain.len() < self.options.group_below && scratch.may_shrink(plain);
+        if is_member {
+            // The one that was used last: its members come from the same place.
+            let mut group = lock(&self.groups).pop().unwrap_or_default();
+            group.push(id, plain);
+            if group.is_full() {
+                self.store_group(&mut group, scratch)?;
+            }
+            lock(&self.groups).push(group);
+        } else {
+            let (codec, stored_len) =
+                seal_unit(self.repository.id(), kind, Some(&id), plain, &self.run.0, scratch)?;
+            let plain_len = plain.len() as u32; // checked when it was sealed
+            let line = BlobEntry { id, stored_len, plain_len, codec, grouped: false, run_key: 0 };
+            self.push(kind, &[line], self.run.1, &scratch.sealed)?;
+        }
         let stats = self.uploader.stats();
         stats.added_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
         stats.blobs.fetch_add(1, Ordering::Relaxed);
         Ok((id, true))
     }
 
-    /// Puts a sealed blob into the open pack of its kind; a pack that is full goes on its way.
+    fn store_group(&self, group: &mut Group, scratch: &mut Scratch) -> Result<()> {
+        let lines = group.seal(self.repository.id(), BlobKind::Data, &self.run.0, scratch)?;
+        self.push(BlobKind::Data, &lines, self.run.1, &scratch.sealed)
+    }
+
+    /// Puts a sealed unit into the open pack of its kind; a pack that is full goes on its way.
     pub(crate) fn push(
         &self,
         kind: BlobKind,
-        mut entry: BlobEntry,
+        lines: &[BlobEntry],
         run_key: RunKeyEntry,
         sealed: &[u8],
     ) -> Result<()> {
@@ -208,7 +241,7 @@ impl Writer {
         let keyring = self.repository.keyring();
         let new_pack = || PackBuilder::new(keyring, kind, self.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
-        entry.run_key = match pack.run_key(&run_key) {
+        let position = match pack.run_key(&run_key) {
             Some(position) => position,
             None => {
                 // The list of run keys is full: only moved blobs, of more than 256 runs, come here.
@@ -217,7 +250,7 @@ impl Writer {
                 pack.run_key(&run_key).expect("an empty list has room")
             }
         };
-        pack.push(entry, sealed);
+        pack.push(lines, position, sealed);
         // Not before it has reached the target: a pack below it would be padded (F17), each by up to a sixteenth.
         if pack.len() >= self.options.pack_target
             && let Some(full) = open.take()
@@ -238,6 +271,14 @@ impl Writer {
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
+        let groups = std::mem::take(&mut *lock(&self.groups));
+        if groups.iter().any(|group| !group.is_empty()) {
+            let mut scratch = Scratch::new(self.options.level)
+                .map_err(|error| RepoError::Refused(format!("no memory to compress: {error}")))?;
+            for mut group in groups.into_iter().filter(|group| !group.is_empty()) {
+                self.store_group(&mut group, &mut scratch)?;
+            }
+        }
         for open in &self.open {
             if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
                 self.uploader.send(pack)?;
@@ -330,8 +371,13 @@ fn adopt(
     marks: &Marks,
     uploader: &Uploader,
 ) -> Result<()> {
+    let unreadable = &uploader.stats().unreadable_packs;
     for (id, size) in stored.iter().copied() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marks.names(&id) {
+            continue;
+        }
+        if unreadable.load(Ordering::Relaxed) > 0 {
+            unreadable.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
@@ -342,6 +388,10 @@ fn adopt(
             }
             Ok(_) | Err(Ok(_)) => {}
             Err(Err(error)) if error.is_newer() => {}
+            // The least credentials of a backup slot do not read packs, and need not.
+            Err(Err(RepoError::Backend(error))) if error.kind() == ErrorKind::Permission => {
+                unreadable.fetch_add(1, Ordering::Relaxed);
+            }
             Err(Err(error)) => return Err(error),
         }
     }

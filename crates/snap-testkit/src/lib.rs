@@ -1,6 +1,7 @@
 //! Real servers for tests, each with its own port and its own temporary directory, gone when dropped.
 //!
-//! [`S3Server`] serves S3 from within the test process, and can be told to fail ([`S3Faults`]).
+//! [`S3Server`] serves S3 from within the test process, can be told to fail ([`S3Faults`]), and enforces a policy for
+//! each user ([`S3Server::add_user`]).
 //! [`SftpServer`] runs the machine's own `sshd`. What a server needs and the machine lacks makes the test fail
 //! with the name of the missing package; nothing is skipped.
 //!
@@ -12,6 +13,8 @@
 //! What is not here: anything of snap. A test hands [`S3Server::uri`] and [`S3Server::credentials`], or
 //! [`SftpServer::uri`], to the program or library under test.
 
+mod guard;
+mod policy;
 mod s3;
 mod sftp;
 

@@ -14,11 +14,13 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+
+use crate::guard::{Gate, Guard};
+use crate::policy::Policy;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -67,6 +69,7 @@ pub struct S3Server {
     /// The bucket.
     pub bucket: String,
     faults: Arc<S3Faults>,
+    guard: Arc<Guard>,
     directory: TempDir,
     runtime: Option<Runtime>,
 }
@@ -84,7 +87,10 @@ impl S3Server {
         std::fs::create_dir(directory.path().join(bucket)).expect("a bucket");
         let files = s3s_fs::FileSystem::new(directory.path()).expect("a directory to serve");
         let mut service = S3ServiceBuilder::new(files);
-        service.set_auth(SimpleAuth::from_single(access, secret));
+        let guard = Arc::new(Guard::default());
+        guard.add(access, secret, None);
+        service.set_auth(Gate(Arc::clone(&guard)));
+        service.set_access(Gate(Arc::clone(&guard)));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("s3-server")
@@ -95,13 +101,15 @@ impl S3Server {
         let listener = runtime.block_on(TcpListener::bind(local)).expect("a port");
         let address = listener.local_addr().expect("a bound address");
         let faults = Arc::new(S3Faults { root: directory.path().to_owned(), ..Default::default() });
-        runtime.spawn(serve(listener, service.build(), faults.clone()));
+        let server = Server { service: service.build(), faults: faults.clone(), guard: guard.clone() };
+        runtime.spawn(serve(listener, server));
         Self {
             endpoint: format!("http://{address}"),
             access: access.to_owned(),
             secret: secret.to_owned(),
             bucket: bucket.to_owned(),
             faults,
+            guard,
             directory,
             runtime: Some(runtime),
         }
@@ -117,6 +125,21 @@ impl S3Server {
     #[must_use]
     pub fn credentials(&self) -> [(&'static str, String); 2] {
         [("AWS_ACCESS_KEY_ID", self.access.clone()), ("AWS_SECRET_ACCESS_KEY", self.secret.clone())]
+    }
+
+    /// Credentials, as environment variables, of somebody who may do what `policy` allows and nothing else: a document
+    /// as Amazon's IAM takes it. The user who was there at the start may do everything.
+    ///
+    /// As on Amazon, an object that is not there is "denied" to whoever may not list the whole bucket.
+    ///
+    /// # Panics
+    ///
+    /// If the policy uses what is not enforced here.
+    #[must_use]
+    pub fn add_user(&self, name: &str, policy: &str) -> [(&'static str, String); 2] {
+        let secret = format!("secret-key-of-{name}");
+        self.guard.add(name, &secret, Some(Policy::parse(policy)));
+        [("AWS_ACCESS_KEY_ID", name.to_owned()), ("AWS_SECRET_ACCESS_KEY", secret)]
     }
 
     /// What the server does wrong.
@@ -159,10 +182,18 @@ impl Drop for S3Server {
     }
 }
 
-async fn serve(listener: TcpListener, service: S3Service, faults: Arc<S3Faults>) {
+/// What each connection needs.
+#[derive(Clone)]
+struct Server {
+    service: S3Service,
+    faults: Arc<S3Faults>,
+    guard: Arc<Guard>,
+}
+
+async fn serve(listener: TcpListener, server: Server) {
     while let Ok((socket, _)) = listener.accept().await {
-        let (service, faults) = (service.clone(), faults.clone());
-        let handler = service_fn(move |request| answer(service.clone(), faults.clone(), request));
+        let server = server.clone();
+        let handler = service_fn(move |request| answer(server.clone(), request));
         tokio::spawn(async move {
             // How a connection ends is the client's affair.
             let _ = hyper::server::conn::http1::Builder::new()
@@ -172,11 +203,8 @@ async fn serve(listener: TcpListener, service: S3Service, faults: Arc<S3Faults>)
     }
 }
 
-async fn answer(
-    service: S3Service,
-    faults: Arc<S3Faults>,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+async fn answer(server: Server, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let Server { service, faults, guard } = server;
     let number = faults.requests.fetch_add(1, Ordering::SeqCst) + 1;
     let checksum = |name: &str| name.starts_with("x-amz-checksum-") || name == "content-md5";
     if request.method() == "PUT" && request.headers().keys().any(|name| checksum(name.as_str())) {
@@ -194,13 +222,19 @@ async fn answer(
     }
     // s3s-fs fails on them; a bucket has no directories.
     let reads = matches!(request.method().as_str(), "GET" | "HEAD") && request.uri().query().is_none();
+    let hides = !guard.tells_what_is_missing(&request);
     if reads && faults.is_directory(request.uri().path()) {
-        return Ok(failure(StatusCode::NOT_FOUND, "NoSuchKey"));
+        let (status, code) = [(StatusCode::NOT_FOUND, "NoSuchKey"), DENIED][usize::from(hides)];
+        return Ok(failure(status, code));
     }
     let is_head = request.method() == "HEAD";
+    let is_read = is_head || request.method() == "GET";
     let Ok(done) = service.call(request.map(s3s::Body::from)).await else {
         return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"));
     };
+    if hides && is_read && done.status() == StatusCode::NOT_FOUND {
+        return Ok(failure(DENIED.0, DENIED.1));
+    }
     if faults.hits(&faults.lost_answer_one_in, number) {
         return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"));
     }
@@ -209,6 +243,8 @@ async fn answer(
     }
     Ok(done.map(BodyExt::boxed_unsync))
 }
+
+const DENIED: (StatusCode, &str) = (StatusCode::FORBIDDEN, "AccessDenied");
 
 fn failure(status: StatusCode, code: &str) -> Answer {
     let text = format!("<Error><Code>{code}</Code><Message>injected</Message></Error>");

@@ -26,12 +26,16 @@ const BLOB: u64 = 16 << 20;
 pub struct Row {
     /// The blob's id.
     pub id: Key,
-    /// Where the sealed blob begins in the pack.
+    /// Where the sealed blob, or the group that it is a member of, begins in the pack.
     pub offset: u64,
-    /// Length of the sealed blob.
+    /// Length of the sealed blob or group.
     pub stored: u32,
-    /// Length of the plaintext.
+    /// Length of the blob's plaintext.
     pub plain: u32,
+    /// Where it begins in the plaintext of its group.
+    start: u32,
+    /// Length of the plaintext of the group, or of the blob.
+    unit: u32,
     codec: u8,
     run_key: u8,
 }
@@ -64,16 +68,31 @@ impl Pack {
         ensure!(matches!(kind, DATA | TREE), "pack of an unknown kind {kind}: needs a newer snap");
         ensure!(run_keys.len() <= 256 && table.len() <= 1 << 20, "too many run keys or blobs");
         let mut offset = 28;
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
+        // Where the group begins in `rows` that the last row belongs to.
+        let mut group = 0;
         for row in table {
             let u32_at = |at: usize| u32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
             let id = *row.first_chunk().context("blob id")?;
-            let row =
-                Row { id, offset, stored: u32_at(32), plain: u32_at(36), codec: row[40], run_key: row[41] };
-            ensure!(u64::from(row.plain) <= BLOB && row.stored >= 40, "blob of a length out of range");
-            ensure!(usize::from(row.run_key) < run_keys.len(), "blob without a run key");
-            offset += u64::from(row.stored);
+            let (stored, plain, codec, run_key) = (u32_at(32), u32_at(36), row[40], row[41]);
+            ensure!(usize::from(run_key) < run_keys.len(), "blob without a run key");
+            ensure!(u64::from(plain) <= BLOB, "blob of a length out of range");
+            let mut row = Row { id, offset, stored, start: 0, plain, unit: plain, codec, run_key };
+            if let (0, 2 | 3) = (stored, codec) {
+                // A further member of the group of the row before.
+                let before = rows.last().context("group without a beginning")?;
+                ensure!((before.codec, before.run_key) == (codec, run_key), "group whose members differ");
+                (row.offset, row.stored, row.start) = (before.offset, before.stored, before.unit);
+                let unit = before.unit.checked_add(plain).filter(|unit| u64::from(*unit) <= BLOB);
+                row.unit = unit.context("group of a length out of range")?;
+            } else {
+                ensure!(stored >= 40, "blob of a length out of range");
+                group = rows.len();
+                offset += u64::from(stored);
+            }
             rows.push(row);
+            let unit = row.unit;
+            rows[group..].iter_mut().for_each(|member| member.unit = unit);
         }
         ensure!(offset <= size, "blobs beyond the end of the pack");
         Ok(Self { name, size, kind, domain, run_keys, rows })
@@ -229,9 +248,12 @@ impl Store {
         let known = self.run_keys.borrow().get(entry).copied();
         let run_key = known.map_or_else(|| self.repo.run_key(entry), Ok)?;
         self.run_keys.borrow_mut().insert(*entry, run_key);
-        let ad: [&[u8]; 5] = [&self.repo.id, &[pack.kind], &row.id, &[row.codec], &row.plain.to_le_bytes()];
+        let (name, codec) = if row.codec < 2 { (row.id, row.codec) } else { ([0; 32], row.codec - 2) };
+        let ad: [&[u8]; 5] = [&self.repo.id, &[pack.kind], &name, &[row.codec], &row.unit.to_le_bytes()];
         let stored = crypto::open(&run_key, &ad, sealed)?;
-        let plain = decompress(row.codec, &stored, row.plain.into(), BLOB)?;
+        let unit = decompress(codec, &stored, row.unit.into(), BLOB)?;
+        let start = usize::try_from(row.start)?;
+        let plain = unit[start..start + usize::try_from(row.plain)?].to_vec();
         let id = crypto::keyed(&self.repo.id_key(&pack.domain, pack.kind)?, &plain);
         ensure!(id == row.id, "blob does not match its id");
         Ok(plain)

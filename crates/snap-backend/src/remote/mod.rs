@@ -9,9 +9,12 @@ mod object_store;
 mod runtime;
 mod services;
 mod sftp;
+mod site;
 mod uri;
 
 pub(crate) use credentials::Credentials;
-pub(crate) use services::{SCHEMES, open};
+pub use services::SCHEMES;
+pub(crate) use services::open;
+pub use site::Site;
 pub use uri::redact;
 pub(crate) use uri::{Uri, looks_like_uri};

@@ -34,13 +34,32 @@ Examples:
         /// The first digits of its id, at least four.
         #[arg(value_name = "ID")]
         id: String,
+
+        /// Remove it even if it is the key that opens the repository now.
+        #[arg(long)]
+        current: bool,
+    },
+    /// Seal what is written from now on under fresh keys; every key file, password and recovery key stays as it is.
+    #[command(after_help = "\
+It takes one owner's key and nothing from anybody else. Runs that are under way end under the old keys. What is stored
+already stays under the old keys and stays readable. A stolen key file or password is not made useless by this: `snap
+key remove` does that, and gives fresh keys as well.
+
+Examples:
+  snap key rotate --dry-run
+  snap key rotate")]
+    Rotate {
+        /// Show what would be done.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Replace the recovery key by a fresh one and print it.
     #[command(after_help = "The old recovery key stops working.\n\nExamples:\n  snap key recovery")]
     Recovery,
     /// Try the recovery key that lies in the safe.
     #[command(after_help = "\
-Exits 0 if it opens the repository as owner, 12 if it does not.
+It opens the repository as owner and, for each change of keys since, the newest snapshot that was made under them.
+Exits 0 if it does, 12 if it is not a key of this repository.
 
 Examples:
   snap key verify-recovery                      asks for it
@@ -55,6 +74,7 @@ impl KeyCommand {
             Self::List => "key list",
             Self::Add(_) => "key add",
             Self::Remove { .. } => "key remove",
+            Self::Rotate { .. } => "key rotate",
             Self::Recovery => "key recovery",
             Self::VerifyRecovery => "key verify-recovery",
         }

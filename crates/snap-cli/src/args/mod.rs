@@ -4,9 +4,11 @@
 //! that is decided in `keys`.
 
 mod backup;
+mod config;
 mod key;
 mod look;
 mod restore;
+mod retention;
 pub mod values;
 
 use std::ffi::OsString;
@@ -15,15 +17,17 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
+pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use restore::RestoreArgs;
+pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0 done   1 failed   2 usage   3 done, but some source entries could not be read
-  4 damage was found   10 no repository there   12 wrong key, or a role that may not
+  4 damage, or a finding of policy --check   10 no repository there   12 wrong key, or a role that may not
   130 interrupted   143 terminated
 
 Examples:
@@ -54,6 +58,14 @@ pub struct GlobalArgs {
     /// Directory or URI of the repository [env: SNAP_REPO] [default: one in your data directory].
     #[arg(short, long, global = true, value_name = "PATH|URI", value_hint = ValueHint::DirPath)]
     pub repo: Option<OsString>,
+
+    /// The configuration [env: SNAP_CONFIG] [default: ./snap.toml, else the user's, else /etc/snap/snap.toml].
+    #[arg(short, long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Use this one of the configured copies [default: the first].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub copy: Option<String>,
 
     /// Open with this key file, for unattended runs [env: SNAP_KEY_FILE].
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key")]
@@ -132,8 +144,18 @@ Examples:
     Restore(Box<RestoreArgs>),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Drop snapshots, by a policy or by name.
+    Forget(Box<ForgetArgs>),
+    /// Keep snapshots from being forgotten.
+    Pin(PinArgs),
+    /// Change the tags of snapshots.
+    Tag(TagArgs),
     /// List, add and remove the keys of the repository.
     Key(KeyArgs),
+    /// State for each dataset how many copies there are, and whether they are apart.
+    Policy(PolicyArgs),
+    /// Check, show or begin the configuration.
+    Config(ConfigArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "\
 Examples:
@@ -181,10 +203,20 @@ impl Command {
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Forget(_) => "forget",
+            Self::Pin(_) => "pin",
+            Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
+            Self::Policy(_) => "policy",
+            Self::Config(args) => args.command.name(),
             Self::Completions { .. } => "completions",
             Self::Man(_) => "man",
         }
+    }
+
+    /// Whether the command reads stored data, so that a key which may is preferred.
+    pub const fn reads_content(&self) -> bool {
+        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Check(_))
     }
 
     /// Whether the command prints something other than events on standard output, so that `--json` has no room there.

@@ -5,6 +5,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use snap_engine::retention::Span;
+use snap_format::Time;
+use snap_ops::{DATASET_RULE, is_dataset_name};
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,44 @@ impl FromStr for Subset {
     }
 }
 
+/// When something ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// At a time.
+    At(Time),
+    /// So long from now.
+    For(Span),
+}
+
+impl Until {
+    /// The time that it means.
+    pub fn time(self, now: Time) -> Time {
+        match self {
+            Self::At(time) => time,
+            Self::For(span) => span.after(now),
+        }
+    }
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(span) = text.parse() {
+            return Ok(Self::For(span));
+        }
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::At(Time::new(time.as_second(), 0)));
+        }
+        let end = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2037-01-31".len());
+        let end = end.and_then(|date| date.at(23, 59, 59, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
+        end.map(|end| Self::At(Time::new(end.timestamp().as_second(), 0))).ok_or_else(|| {
+            "a day such as 2037-01-31, a time such as 2037-01-31T12:00:00Z, or a duration such as 90d or 1y6m"
+                .to_owned()
+        })
+    }
+}
+
 /// `SNAPSHOT[:PATH]`; the first colon ends SNAPSHOT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotPath {
@@ -121,24 +162,9 @@ pub fn snapshot_path() -> impl TypedValueParser<Value = SnapshotPath> {
     OsStringValueParser::new().try_map(SnapshotPath::parse)
 }
 
-/// Whether a dataset may have this name: `[a-z][a-z0-9_-]*`, not `latest`, not eight or more hexadecimal digits, since
-/// those name snapshots.
-pub fn is_dataset(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
-    let looks_like_id = name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
-        && name.bytes().all(plain)
-        && name != "latest"
-        && !looks_like_id
-}
-
 /// For clap.
 pub fn dataset(name: &str) -> Result<String, String> {
-    if is_dataset(name) {
-        return Ok(name.to_owned());
-    }
-    Err("a dataset name is a-z, then a-z, 0-9, _ or -; not `latest`, and not eight or more hexadecimal digits"
-        .to_owned())
+    if is_dataset_name(name) { Ok(name.to_owned()) } else { Err(DATASET_RULE.to_owned()) }
 }
 
 /// The dataset of a stream called `name`, if none is given.
@@ -149,7 +175,7 @@ pub fn dataset_of_stream(name: &str) -> String {
     };
     let reduced: String = name.chars().map(reduce).collect();
     let reduced = reduced.trim_matches('-');
-    if is_dataset(reduced) { reduced.to_owned() } else { "stdin".to_owned() }
+    if is_dataset_name(reduced) { reduced.to_owned() } else { "stdin".to_owned() }
 }
 
 /// For clap.
@@ -234,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn ends() {
+        let at = |secs| Ok(Until::At(Time::new(secs, 0)));
+        assert_eq!("2037-01-31".parse(), at(2_117_059_199)); // date -u -d '2037-01-31 23:59:59' +%s
+        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_117_016_000));
+        assert_eq!("2037-01-31T12:00:00+02:00".parse(), at(2_117_008_800));
+        assert_eq!("2d".parse::<Until>().map(|until| until.time(Time::new(5, 6))), Ok(Time::new(172_805, 6)));
+        for bad in ["", "tomorrow", "2037-02-30", "2037-01-31 12:00", "12:00", "2d ago"] {
+            assert!(bad.parse::<Until>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn the_first_colon_ends_the_snapshot() {
         let parse = |text: &str| SnapshotPath::parse(text.into()).map(|it| (it.snapshot, it.path));
         let path = |path: &str| Some(path.as_bytes().to_vec());
@@ -245,16 +283,6 @@ mod tests {
         assert!(parse(":/etc").is_err() && parse("").is_err() && parse("latest:/a/../b").is_err());
         let odd = SnapshotPath::parse(OsString::from_vec(b"latest:/\xff".to_vec())).unwrap();
         assert_eq!(odd.path.unwrap(), b"/\xff");
-    }
-
-    #[test]
-    fn dataset_names() {
-        for good in ["files", "orders-2", "a", "a_b", "deadbee", "deadbeefs", "latest-one"] {
-            assert!(is_dataset(good), "{good}");
-        }
-        for bad in ["", "Files", "2orders", "-a", "a.b", "a b", "latest", "deadbeef", "abcdef0123", "é"] {
-            assert!(!is_dataset(bad), "{bad}");
-        }
     }
 
     #[test]

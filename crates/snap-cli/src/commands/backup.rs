@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use snap_engine::{BackupOptions, BackupReport, BackupSource, backup};
+use snap_ops::{Config, DatasetSource, did_you_mean};
 use snap_source::FilterOptions;
 
 use super::init::{fields, tell_created};
@@ -17,17 +18,24 @@ use crate::args::values::{self, absolute};
 use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::{CliObserver, json, text};
-use crate::repo::{self, Opened};
+use crate::repo::{self, Opened, Place};
 use crate::{select, system};
 
 pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let began = Instant::now();
     adopt_outer_flags(app, &mut args)?;
+    adopt_configured(app, &mut args)?;
     validate(app, &args)?;
     let paths = paths(&mut args)?;
     let opened = open(app, &args)?;
     opened.repository.keyring().require_writer("backup")?;
     opened.require_current_keys()?;
+    if Place::all(app)?.len() > 1 {
+        app.out.warning(&format!(
+            "only the copy {} is written: writing to all copies at once is not there yet (--copy names another)",
+            opened.copy.name
+        ));
+    }
     if opened.is_default {
         warn_of_same_disk(app, &opened, &paths);
     }
@@ -50,7 +58,7 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let report =
         app.engine(&observer, |context| backup(&opened.repository, opened.cache.as_ref(), options, context))?;
     tell(app, &report, dry_run, began);
-    let mut summary = summary(&report, &dataset, &host);
+    let mut summary = summary(&report, &dataset, &host, &opened.copy.name);
     summary.insert("seconds".to_owned(), began.elapsed().as_secs_f64().into());
     summary.insert("dry_run".to_owned(), dry_run.into());
     let is_incomplete = report.summary.unreadable > 0 || !report.missing_sources.is_empty();
@@ -74,6 +82,54 @@ fn adopt_outer_flags(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
         args.dataset = Some(values::dataset(dataset).map_err(Failure::usage)?);
     }
     Ok(())
+}
+
+/// What `snap.toml` says of the dataset: what it leaves out and its tags in any case, its paths unless others are named.
+fn adopt_configured(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
+    let Some(name) = &args.dataset else { return Ok(()) };
+    let Some(config) = app.config()? else { return Ok(()) };
+    let is_stream = args.stdin.is_some() || args.command.is_some();
+    let lists = args.files_from.len() + args.files_from0.len();
+    let names_nothing = args.paths.is_empty() && args.argv.is_empty() && lists == 0 && !is_stream;
+    let Some(dataset) = config.dataset(name) else {
+        if names_nothing {
+            return Err(unknown_dataset(name, config));
+        }
+        return Ok(());
+    };
+    args.tag.splice(..0, dataset.tags.iter().cloned());
+    if is_stream {
+        return Ok(());
+    }
+    // The flags come last, so that `--exclude '!keep'` takes back what the file leaves out.
+    args.exclude.splice(..0, dataset.exclude.iter().cloned());
+    args.exclude_file.splice(..0, dataset.exclude_files.iter().cloned());
+    args.exclude_if_present.splice(..0, dataset.exclude_if_present.iter().cloned());
+    args.exclude_caches |= dataset.exclude_caches;
+    args.one_file_system |= dataset.one_file_system;
+    match &dataset.source {
+        _ if !names_nothing => {}
+        Some(DatasetSource::Paths(paths)) => args.paths.clone_from(paths),
+        Some(DatasetSource::Uri(uri)) => {
+            return Err(Failure::usage(format!("the source of {name}, {uri}, cannot be backed up yet"))
+                .hint("only files and directories can; for a dump: --command NAME -- …"));
+        }
+        None => {
+            return Err(Failure::usage(format!("the dataset {name} is configured without a source"))
+                .hint(format!("add source or paths to it in {}, or name paths", config.file.display())));
+        }
+    }
+    Ok(())
+}
+
+fn unknown_dataset(name: &str, config: &Config) -> Failure {
+    let failure = Failure::usage(format!("no paths are named, and {name} is no dataset of snap.toml"));
+    let known: Vec<&str> = config.datasets.keys().map(String::as_str).collect();
+    match (did_you_mean(name, known.iter().copied()), &known[..]) {
+        (Some(meant), _) => failure.hint(format!("did you mean {meant}?")),
+        (None, []) => failure.hint(format!("{} has no [dataset.…]", config.file.display())),
+        (None, known) => failure.hint(format!("there are {}", known.join(", "))),
+    }
 }
 
 fn validate(app: &App, args: &BackupArgs) -> Result<(), Failure> {
@@ -227,11 +283,11 @@ fn source(
     Ok(BackupSource::Paths { paths, working_dir, filter, as_path: args.as_path })
 }
 
-fn summary(report: &BackupReport, dataset: &str, host: &str) -> json::Object {
+fn summary(report: &BackupReport, dataset: &str, host: &str, copy: &str) -> json::Object {
     let counts = &report.summary;
-    // One repository is written so far: it is the one copy, and it has the snapshot when the run succeeds.
+    // One copy is written so far, and it has the snapshot when the run succeeds.
     let copies = match report.snapshot {
-        Some(_) => json!([{ "name": "main", "state": "ok" }]),
+        Some(_) => json!([{ "name": copy, "state": "ok" }]),
         None => json!([]),
     };
     json::object(json!({

@@ -12,6 +12,7 @@ use crate::render::json::Object;
 use crate::render::{CliObserver, text};
 use crate::repo;
 use crate::select;
+use crate::system;
 
 pub fn run(app: &App, args: &CatArgs) -> Outcome {
     let opened = repo::open(app, true)?;
@@ -41,7 +42,8 @@ pub fn run(app: &App, args: &CatArgs) -> Outcome {
         };
         return Err(Failure::new(Exit::Failed, format!("{path} is not a file")).hint(hint));
     }
-    match browser.cat(&node, &mut app.out.writer(), &mut scratch) {
+    let (threads, memory_bytes) = (system::threads(), app.memory_bytes()?);
+    match browser.cat_with_threads(&node, &mut app.out.writer(), &mut scratch, threads, memory_bytes) {
         Ok(()) => Ok(Done::plain()),
         Err(error) => Done::unless_broken(app, error.into()),
     }

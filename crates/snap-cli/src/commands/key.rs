@@ -1,8 +1,10 @@
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::json;
+use snap_backend::ErrorKind;
 use snap_format::{Role, SlotKind};
-use snap_repo::{NewSlot, Repository, Secret, SlotInfo};
+use snap_repo::{KeyChange, NewSlot, RepoError, Repository, Secret, SlotInfo};
 
 use super::init::tell_recovery_key;
 use super::{Done, Outcome};
@@ -20,7 +22,8 @@ pub fn run(app: &App, command: KeyCommand) -> Outcome {
     match command {
         KeyCommand::List => list(app),
         KeyCommand::Add(args) => add(app, args),
-        KeyCommand::Remove { id } => remove(app, &id),
+        KeyCommand::Remove { id, current } => remove(app, &id, current),
+        KeyCommand::Rotate { dry_run } => rotate(app, dry_run),
         KeyCommand::Recovery => recovery(app),
         KeyCommand::VerifyRecovery => verify_recovery(app),
     }
@@ -31,6 +34,37 @@ fn open_as_owner(app: &App, verb: &'static str) -> Result<Repository, Failure> {
     opened.repository.keyring().require_owner(verb)?;
     opened.require_current_keys()?;
     Ok(opened.repository)
+}
+
+/// Whether a change of the keys may have happened although it failed: its answer was lost, or the look after it failed.
+fn may_be_stored(error: &RepoError) -> bool {
+    use ErrorKind::{NoSpace, Permission, ReadOnly, Unauthenticated};
+    match error {
+        RepoError::Backend(error) => {
+            !matches!(error.kind(), NoSpace | Permission | ReadOnly | Unauthenticated)
+        }
+        _ => false,
+    }
+}
+
+/// Fails if another owner's change took the place of this one.
+fn require_counts(app: &App, change: &KeyChange) -> Result<(), Failure> {
+    if !change.counts {
+        return Err(Failure::new(
+            Exit::Failed,
+            "another owner changed the keys at the same moment, and that change holds, not this one",
+        )
+        .hint(
+            "`snap key list` shows what holds now; if that is as it should be, run the same command again",
+        ));
+    }
+    if !change.rivals.is_empty() {
+        app.out.warning(
+            "another owner changed the keys at the same moment; this change holds, and that one does not: tell them to \
+             look at `snap key list` and to repeat it",
+        );
+    }
+    Ok(())
 }
 
 const fn kind(kind: SlotKind) -> &'static str {
@@ -99,16 +133,25 @@ fn add(app: &App, args: KeyAddArgs) -> Outcome {
     };
     let role = Role::from(args.role);
     let new = NewSlot { role, secret: &secret, label: args.label.clone(), domain: args.domain.clone() };
-    let id = repository.add_slot(new, system::now())?;
-    if let Some(made) = made {
-        made.keep();
+    let outcome = repository.add_slot(new, system::now());
+    match (&outcome, made) {
+        (Ok((_, change)), Some(made)) if change.counts => made.keep(),
+        (Err(error), Some(made)) if may_be_stored(error) => {
+            made.keep();
+            app.out
+                .warning("it is not sure whether the key was added: its file is kept; `snap key list` tells");
+        }
+        _ => {}
     }
+    let (id, change) = outcome?;
+    require_counts(app, &change)?;
     app.out.done(&format!("added key {} with the role {role}", &id.to_hex()[..12]));
     Ok(Done::with(json::object(json!({
         "id": id.to_hex(),
         "role": role.to_string(),
         "kind": kind(secret.kind()),
         "label": args.label,
+        "epoch": change.epoch,
     }))))
 }
 
@@ -135,7 +178,7 @@ fn new_key_file(path: &Path) -> Result<(NewKeyFile, Secret), Failure> {
     })
 }
 
-fn remove(app: &App, prefix: &str) -> Outcome {
+fn remove(app: &App, prefix: &str, even_current: bool) -> Outcome {
     let prefix = prefix.to_ascii_lowercase();
     if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Failure::usage(format!(
@@ -157,7 +200,15 @@ fn remove(app: &App, prefix: &str) -> Outcome {
                 .hint("give more digits"));
         }
     };
-    repository.remove_slot(slot.id, system::now())?;
+    if slot.current && !even_current {
+        return Err(Failure::new(
+            Exit::Failed,
+            "this key opens the repository now, and would open it no more",
+        )
+        .hint("open with another owner's key, or add --current if this one is to go all the same"));
+    }
+    let change = repository.remove_slot(slot.id, system::now())?;
+    require_counts(app, &change)?;
     app.out.done(&format!("removed key {} ({}, {})", &slot.id.to_hex()[..12], slot.role, kind(slot.kind)));
     app.out.warning(
         "whoever kept this key and can still read the store can read what was written until now: change the store's \
@@ -166,16 +217,61 @@ fn remove(app: &App, prefix: &str) -> Outcome {
     if slot.kind == SlotKind::Recovery {
         app.out.warning("that was a recovery key: `snap key recovery` makes a new one");
     }
-    Ok(Done::with(json::object(json!({ "id": slot.id.to_hex(), "role": slot.role.to_string() }))))
+    Ok(Done::with(json::object(json!({
+        "id": slot.id.to_hex(),
+        "role": slot.role.to_string(),
+        "epoch": change.epoch,
+    }))))
 }
+
+fn rotate(app: &App, dry_run: bool) -> Outcome {
+    let repository = open_as_owner(app, "rotating keys")?;
+    let slots = repository.slots();
+    let keys = text::counted(slots.len() as u64, "key", "keys");
+    let epoch = if dry_run {
+        let next = slots.first().map_or(0, |slot| slot.epoch) + 1;
+        app.out.done(&format!(
+            "would make epoch {next}: {keys} would open it, each as before; nothing was written"
+        ));
+        next
+    } else {
+        let change = repository.rotate_keys(system::now())?;
+        require_counts(app, &change)?;
+        app.out.done(&format!("made epoch {}: {keys} open it, each as before", change.epoch));
+        app.out.tell(ROTATED);
+        change.epoch
+    };
+    Ok(Done::with(json::object(json!({ "epoch": epoch, "keys": slots.len(), "dry_run": dry_run }))))
+}
+
+/// What a rotation does, and what it does not.
+const ROTATED: &str = "\
+From now on everything is written under fresh keys; nothing has to be changed on any machine.
+- What is stored already stays under its old keys until `snap prune --reseal` writes it anew.
+- A run that is under way ends under the old keys, and can be read.
+- A stolen key file, password or recovery key still opens all: take it away with `snap key remove` (a recovery key
+  with `snap key recovery`), after the store's credentials.";
 
 fn recovery(app: &App) -> Outcome {
     let repository = open_as_owner(app, "making a recovery key")?;
-    let (id, secret) = repository.replace_recovery(system::now())?;
+    let secret = Secret::random_recovery()?;
     let key = secret.to_text().expect("recovery keys have a text");
+    let (id, change) = repository.replace_recovery(&secret, system::now()).inspect_err(|error| {
+        if may_be_stored(error) {
+            // It may be the only owner's key by now.
+            tell_recovery_key(&app.out, &key);
+            app.out.warning(
+                "it is not sure which recovery key holds now: keep the old one and this one until \
+                 `snap key verify-recovery` has told you",
+            );
+        }
+    })?;
+    require_counts(app, &change)?;
     tell_recovery_key(&app.out, &key);
     app.out.tell("Earlier recovery keys do not open what is written from now on: destroy their copies.");
-    Ok(Done::with(json::object(json!({ "id": id.to_hex(), "recovery_key": key.as_str() }))))
+    Ok(Done::with(json::object(
+        json!({ "id": id.to_hex(), "recovery_key": key.as_str(), "epoch": change.epoch }),
+    )))
 }
 
 fn verify_recovery(app: &App) -> Outcome {
@@ -198,10 +294,57 @@ fn verify_recovery(app: &App) -> Outcome {
     };
     let repository = repo::open_with_secret(app, &secret)?.repository;
     repository.keyring().require_owner("recovering")?;
-    app.out.done(&format!("the recovery key opens the repository {} as owner", repository.id()));
+    let opened = open_newest(&repository)?;
+    let slots = repository.slots();
+    let slot = slots.iter().find(|slot| slot.current).expect("the key in use is among the keys");
+    let id = &slot.id.to_hex()[..12];
+    let since = text::date_time(slot.created);
+    let what = match opened {
+        0 => "there is no snapshot yet to try it on".to_owned(),
+        1 => "it opens the newest snapshot".to_owned(),
+        epochs => format!("it opens the newest snapshot of each of {epochs} epochs"),
+    };
+    app.out.done(&format!(
+        "recovery key {id}, made {since} UTC: it opens the repository {} as owner; {what}",
+        repository.id()
+    ));
     Ok(Done::with(json::object(json!({
         "repository_id": repository.id().to_hex(),
-        "id": repository.keyring().slot().to_hex(),
-        "role": repository.keyring().role().to_string(),
+        "id": slot.id.to_hex(),
+        "role": slot.role.to_string(),
+        "label": slot.label,
+        "created": text::rfc3339(slot.created),
+        "epoch": slot.epoch,
+        "snapshots_opened": opened,
     }))))
+}
+
+/// Opens the newest snapshot of each epoch; how many those are.
+fn open_newest(repository: &Repository) -> Result<usize, Failure> {
+    let mut epochs = HashSet::new();
+    for snapshot in repository.snapshots()?.snapshots.iter().rev() {
+        if epochs.insert(snapshot.envelope.run_key.epoch) {
+            repository.open_body(snapshot)?;
+        }
+    }
+    Ok(epochs.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use snap_backend::{BackendError, Operation};
+
+    use super::*;
+
+    #[test]
+    fn a_change_whose_answer_was_lost_may_have_happened() {
+        let failed = |kind| RepoError::from(BackendError::new(kind, Operation::Put));
+        for kind in [ErrorKind::Timeout, ErrorKind::Network, ErrorKind::Interrupted, ErrorKind::Other] {
+            assert!(may_be_stored(&failed(kind)), "{kind:?}");
+        }
+        for kind in [ErrorKind::NoSpace, ErrorKind::Permission, ErrorKind::ReadOnly] {
+            assert!(!may_be_stored(&failed(kind)), "{kind:?}");
+        }
+        assert!(!may_be_stored(&RepoError::Refused("x".into())));
+    }
 }

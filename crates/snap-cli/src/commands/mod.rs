@@ -4,14 +4,19 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod config;
+mod forget;
 mod init;
 mod key;
 mod ls;
 mod man;
+mod pin;
+mod policy;
 mod restore;
 mod snapshots;
 mod stats;
 mod stream;
+mod tag;
 
 use crate::app::App;
 use crate::args::Command;
@@ -52,7 +57,14 @@ pub type Outcome = Result<Done, Failure>;
 pub fn run(app: &App, command: Command) -> Outcome {
     if !matches!(
         command,
-        Command::Snapshots(_) | Command::Ls(_) | Command::Cat(_) | Command::Restore(_) | Command::Backup(_)
+        Command::Snapshots(_)
+            | Command::Ls(_)
+            | Command::Cat(_)
+            | Command::Restore(_)
+            | Command::Backup(_)
+            | Command::Forget(_)
+            | Command::Pin(_)
+            | Command::Tag(_)
     ) {
         app.refuse_filters()?;
     }
@@ -65,7 +77,12 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
         Command::Check(args) => check::run(app, &args),
+        Command::Forget(args) => forget::run(app, &args),
+        Command::Pin(args) => pin::run(app, &args),
+        Command::Tag(args) => tag::run(app, &args),
         Command::Key(args) => key::run(app, args.command),
+        Command::Policy(args) => policy::run(app, &args),
+        Command::Config(args) => config::run(app, &args.command),
         Command::Completions { shell } => completions::run(app, shell),
         Command::Man(args) => man::run(app, &args),
     }

@@ -1,4 +1,5 @@
 use serde_json::json;
+use snap_format::{Pin, Time};
 use snap_repo::Snapshot;
 
 use super::{Done, Outcome};
@@ -10,13 +11,15 @@ use crate::{repo, system};
 
 pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
     let opened = repo::open(app, true)?;
-    let snapshots = select::load(app, &opened, &args.filter, true)?;
+    let snapshots = select::load_with_records(app, &opened, &args.filter, true)?;
+    let now = system::now();
     if app.out.options().json {
         for snapshot in &snapshots.list {
-            app.out.event(event(snapshot, paths(&snapshots, snapshot)));
+            let pin = snapshots.overlays.pin(&snapshot.id, now);
+            app.out.event(event(snapshot, paths(&snapshots, snapshot), pin));
         }
     } else {
-        show(app, &snapshots);
+        show(app, &snapshots, now);
     }
     warn_of_future(app, &snapshots);
     Ok(Done::with(json::object(json!({ "snapshots": snapshots.list.len() }))))
@@ -26,7 +29,7 @@ fn paths<'a>(snapshots: &'a Snapshots, snapshot: &Snapshot) -> &'a [Vec<u8>] {
     snapshots.paths.get(&snapshot.id).map_or(&[], Vec::as_slice)
 }
 
-fn event(snapshot: &Snapshot, paths: &[Vec<u8>]) -> json::Object {
+fn event(snapshot: &Snapshot, paths: &[Vec<u8>], pin: Option<&Pin>) -> json::Object {
     let envelope = &snapshot.envelope;
     let mut out = json::object(json!({
         "event": "snapshot",
@@ -41,12 +44,15 @@ fn event(snapshot: &Snapshot, paths: &[Vec<u8>]) -> json::Object {
         "files": envelope.summary.files,
         "slot": snapshot.slot.to_hex(),
         "slot_label": snapshot.slot_label,
+        "pinned": pin.is_some(),
+        "pinned_until": pin.and_then(|pin| pin.until).map(text::rfc3339),
+        "pin_reason": pin.map(|pin| &pin.reason),
     }));
     json::put_byte_list(&mut out, "paths", paths);
     out
 }
 
-fn show(app: &App, snapshots: &Snapshots) {
+fn show(app: &App, snapshots: &Snapshots, now: Time) {
     if snapshots.list.is_empty() {
         app.out.done("no snapshots");
         return;
@@ -59,16 +65,21 @@ fn show(app: &App, snapshots: &Snapshots) {
             let envelope = &snapshot.envelope;
             let names: Vec<String> =
                 paths(snapshots, snapshot).iter().map(|path| text::printable(path)).collect();
-            let mut remarks = envelope.tags.iter().map(|tag| safe(tag)).collect::<Vec<_>>().join(",");
+            let mut remarks = vec![envelope.tags.iter().map(|tag| safe(tag)).collect::<Vec<_>>().join(",")];
+            remarks.retain(|tags| !tags.is_empty());
             if snapshot.is_incomplete() {
-                remarks.push_str(if remarks.is_empty() { "(incomplete)" } else { " (incomplete)" });
+                remarks.push("(incomplete)".to_owned());
+            }
+            if let Some(pin) = snapshots.overlays.pin(&snapshot.id, now) {
+                let until = pin.until.map(|until| format!(" until {}", text::date_time(until)));
+                remarks.push(format!("(pinned{})", until.unwrap_or_default()));
             }
             vec![
                 text::short(&snapshot.id),
                 text::date_time(envelope.time),
                 safe(&envelope.dataset),
                 safe(&envelope.host),
-                remarks,
+                remarks.join(" "),
                 text::count(envelope.summary.files),
                 text::bytes(envelope.summary.source_bytes),
                 names.join(" "),

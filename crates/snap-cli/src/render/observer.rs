@@ -30,6 +30,7 @@ impl Observer for CliObserver {
             // What a signal broke off is not unreadable.
             Event::Unreadable { .. } if self.signals.exit().is_some() => {}
             Event::Unreadable { path, error } => self.out.unreadable(path, &error.to_string()),
+            Event::Note { path: [], text } => self.out.note(text),
             Event::Note { path, text } => self.out.entry_note(path, text),
             Event::Warning { text } => self.out.warning(text),
             Event::Finding(finding) if self.tells_findings => self.out.finding(finding),

@@ -6,7 +6,8 @@ use snap_chunker::{Profile, detect};
 use snap_format::{BlobId, BlobKind, Content, Node, NodeKind};
 use snap_source::{SourceDir, SourceFile, Stat};
 
-use super::dir::{DirState, complete, is_gone};
+use super::dir::is_gone;
+use super::dir_state::{DirState, complete};
 use super::run::{FileChange, Run, Worker};
 use super::stream;
 use crate::Result;

@@ -1,32 +1,35 @@
 //! Backing up: a source becomes a snapshot.
 
 mod dir;
+mod dir_state;
+mod entries;
 mod files;
 mod plan;
 mod queue;
 mod run;
 mod stream;
 mod tree_cache;
+mod tree_fetch;
+mod tree_store;
 mod trees;
 
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use snap_chunker::CutKey;
 use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
-use snap_repo::{
-    BlobReader, Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions,
-};
+use snap_repo::{Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions};
 use snap_source::{Filter, FilterOptions, Names};
 
-use self::dir::DirState;
+use self::dir_state::{DirState, Expected};
 use self::plan::Plan;
 use self::queue::Queue;
 use self::run::{Counts, Run, Worker};
-use self::tree_cache::{CachedTrees, NewTrees, ParentTrees, cache_name};
+use self::tree_cache::{Trees, cache_name};
 use crate::{Context, EngineError, Event, Phase, Result};
 
 /// Where a run reads from.
@@ -124,24 +127,20 @@ pub fn backup_in_packs(
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
-    let writer_options = WriterOptions { pack_target, ..writer_options(&writing, context) };
+    let writer_options =
+        WriterOptions { pack_target, level: options.level, ..writer_options(&writing, context) };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
-    let trees_name = cache_name(&options.dataset, &options.host);
-    let cached = cache.and_then(|cache| CachedTrees::load(cache, &trees_name));
-    let (parent, parent_root) = history.parent(repository, cached.as_ref());
-    let reader = repository
-        .keyring()
-        .can_read()
-        .then(|| BlobReader::new(repository.clone(), Arc::clone(writer.index())));
-    let domain = writer.domain().clone();
-    let cut_key = CutKey::new(*domain.cut);
+    note_unreadable_packs(&writer, context);
+    let mut trees = Trees::open(cache, &cache_name(&options.dataset, &options.host), &writer);
+    let (parent, parent_root) = history.parent(repository, trees.cached());
+    trees.expect(parent_root, options.level);
+    let cut_key = CutKey::new(*writer.domain().cut);
     let run = Run {
         context,
         writer,
         filter: prepared.filter,
         names: Names::new(),
-        parent: ParentTrees { cached, reader, domain },
-        new_trees: NewTrees::default(),
+        trees,
         counts: Counts::default(),
         queue: Queue::new(context.threads + 1),
         cut_key,
@@ -153,15 +152,18 @@ pub fn backup_in_packs(
     let total = total.map(|snapshot| snapshot.envelope.summary).unwrap_or_default();
     context.progress.begin(Phase::Storing, total.files, total.source_bytes);
     start(&run, prepared.source, parent_root, options.time, options.level)?;
-    let root = run.work(context.threads.max(options.readers.unwrap_or(1)))?;
+    let root = run.work(context.threads.max(options.readers.unwrap_or(1)), parent_root)?;
     context.progress.begin(Phase::Finishing, 0, 0);
-    let Run { writer, parent: trees, new_trees, counts, .. } = run;
+    let Run { writer, trees, counts, .. } = run;
     let flushed = writer.finish()?;
     let summary = counts.summary(flushed.stats());
     let missing_sources = prepared.missing;
     let mut report = BackupReport { snapshot: None, parent, summary, missing_sources };
     if options.dry_run || options.skip_if_unchanged && parent_root == Some(root) {
         flushed.abandon();
+        if let Some(parent) = parent.filter(|_| !options.dry_run) {
+            keep_trees(trees, parent, root, context);
+        }
         return Ok(report);
     }
     let id = flushed.commit(NewSnapshot {
@@ -176,16 +178,29 @@ pub fn backup_in_packs(
         paths: prepared.paths,
     })?;
     report.snapshot = Some(id);
-    let is_current = trees.cached.as_ref().is_some_and(|cached| cached.root == root);
-    if let Some(cache) = cache.filter(|_| !is_current)
-        && let Err(error) =
-            CachedTrees::store(cache, &trees_name, trees.cached.as_ref(), &new_trees, id, root)
-    {
+    keep_trees(trees, id, root, context);
+    Ok(report)
+}
+
+/// Leaves the trees of a snapshot to the next run.
+fn keep_trees(trees: Trees, snapshot: ObjectId, root: BlobId, context: Context<'_>) {
+    if let Err(error) = trees.commit(snapshot, root) {
         let text =
             format!("the local cache cannot be written ({error}); the next run reads more than it needs to");
         context.observer.event(Event::Warning { text: &text });
     }
-    Ok(report)
+}
+
+/// Nothing is lost by that, and nobody who may not read packs can do anything about it.
+fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
+    let count = writer.stats().unreadable_packs.load(Ordering::Relaxed);
+    if count > 0 {
+        let text = format!(
+            "packs in no index, left by interrupted runs of any key: {count}. These credentials may not read packs, so \
+             none is taken over; what an interrupted run of this key stored there is stored again"
+        );
+        context.note(b"", &text);
+    }
 }
 
 /// Memory goes to packs on their way, after what the workers need.
@@ -254,11 +269,11 @@ fn start(
         PreparedSource::Plan(plan) => plan.start(run, parent_root, &mut worker),
         PreparedSource::Stream(name, stream) => {
             let top = DirState::new(b"/".to_vec(), None);
-            top.expect(None, 1, None);
+            top.expect(Expected::waiting(1), None);
             let mut item = plan::stream_item(&name, time, snap_source::process_owner());
             item.profile = plan::stream_profile(run, parent_root.as_ref(), &name, &mut worker);
             stream::start_stream(run, &top, item, stream);
-            dir::listed(run, &top, &mut worker.scratch)
+            dir_state::listed(run, &top, &mut worker.scratch)
         }
     }
 }
@@ -274,10 +289,12 @@ struct History {
 impl History {
     fn find(repository: &Repository, snapshots: &[Snapshot], dataset: &str, host: &str) -> Self {
         let keyring = repository.keyring();
-        let same: Vec<&Snapshot> = snapshots
+        let mut same: Vec<&Snapshot> = snapshots
             .iter()
             .filter(|snapshot| snapshot.envelope.dataset == dataset && snapshot.envelope.host == host)
             .collect();
+        // As for `latest`: what lies ahead is not what came before while another is there.
+        same.sort_by_key(|snapshot| !snapshot.is_from_the_future());
         let previous =
             same.iter().rev().find(|snapshot| snapshot.slot == keyring.slot()).map(|snapshot| snapshot.id);
         let own_domain =
@@ -292,13 +309,9 @@ impl History {
     fn parent(
         &self,
         repository: &Repository,
-        cached: Option<&CachedTrees>,
+        cached: Option<(ObjectId, BlobId)>,
     ) -> (Option<ObjectId>, Option<BlobId>) {
-        let found = if repository.keyring().can_read() {
-            self.newest
-        } else {
-            cached.map(|cached| (cached.snapshot, cached.root))
-        };
+        let found = if repository.keyring().can_read() { self.newest } else { cached };
         found.unzip()
     }
 }

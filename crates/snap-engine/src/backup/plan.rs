@@ -8,7 +8,9 @@ use std::sync::Arc;
 use snap_format::{Content, Node, NodeKind, Time};
 use snap_source::{FileType, Located, SourceDir, Stat};
 
-use super::dir::{DirJob, DirState, Open, complete, listed, other_node};
+use super::dir::{DirJob, Open};
+use super::dir_state::{DirState, Expected, NO_TREE, Outcome, complete, listed};
+use super::entries::{other_node, profile_of, unchanged_file};
 use super::files::{FileItem, FilesJob};
 use super::run::{Run, Worker};
 use crate::{EngineError, Event, Result};
@@ -98,19 +100,22 @@ impl Plan {
 
     /// Puts the sources on the queue.
     pub(super) fn start(self, run: &Run<'_>, parent_root: Option<Node>, worker: &mut Worker) -> Result<()> {
-        let top = DirState::new(b"/".to_vec(), None);
         match self.root.source {
             // The file system's root has no node of its own: its entries are the root tree.
-            Some(Located::Dir(dir)) => start_root(run, top, dir, parent_root),
-            _ => start_branch(run, &top, self.root.below, parent_root, None, worker),
+            Some(Located::Dir(dir)) => start_root(run, dir, parent_root),
+            _ => {
+                let top = DirState::new(b"/".to_vec(), None);
+                start_branch(run, &top, self.root.below, parent_root, None, worker)
+            }
         }
     }
 }
 
-fn start_root(run: &Run<'_>, top: Arc<DirState>, dir: SourceDir, before: Option<Node>) -> Result<()> {
+fn start_root(run: &Run<'_>, dir: SourceDir, before: Option<Node>) -> Result<()> {
     let stat = dir.stat().map_err(|error| EngineError::io("reading", b"/", error))?;
     let open = Open::Handle(dir);
-    let job = DirJob { state: top, open, name: Vec::new(), stat, root_stat: stat, before, stay_out: false };
+    let (root_stat, before) = (Arc::new(stat), before.map(Box::new));
+    let job = DirJob { above: None, open, name: Vec::new(), stat, root_stat, before, stay_out: false };
     run.queue.push_found(Vec::new(), vec![job]);
     Ok(())
 }
@@ -124,22 +129,23 @@ fn start_branch(
     node: Option<Node>,
     worker: &mut Worker,
 ) -> Result<()> {
-    state.expect(node, below.len(), None);
+    state.expect(Expected::waiting(below.len()), node);
     let before = before.and_then(|node| node.tree()).and_then(|tree| nodes_of(run, tree, worker));
     for (slot, (name, branch)) in below.into_iter().enumerate() {
         let before = before.iter().flatten().find(|node| node.name == name).cloned();
         let path = crate::browse::join(&state.path, &name);
-        let child = || DirState::new(path.clone(), Some((Arc::clone(state), slot)));
+        let above = Some((Arc::clone(state), slot));
         match branch.source {
             None => {
                 let node = ancestor(run, &path, name);
-                start_branch(run, &child(), branch.below, before, Some(node), worker)?;
+                let child = DirState::new(path, above);
+                start_branch(run, &child, branch.below, before, Some(node), worker)?;
             }
             Some(Located::Dir(dir)) => {
                 let stat = dir.stat().map_err(|error| EngineError::io("reading", &path, error))?;
                 let open = Open::Handle(dir);
-                let job =
-                    DirJob { state: child(), open, name, stat, root_stat: stat, before, stay_out: false };
+                let (root_stat, before) = (Arc::new(stat), before.map(Box::new));
+                let job = DirJob { above, open, name, stat, root_stat, before, stay_out: false };
                 run.queue.push_found(Vec::new(), vec![job]);
             }
             Some(Located::Entry { dir, name: real_name, stat }) => {
@@ -151,7 +157,7 @@ fn start_branch(
 }
 
 fn nodes_of(run: &Run<'_>, tree: snap_format::BlobId, worker: &mut Worker) -> Option<Vec<Node>> {
-    match run.parent.tree(&tree, &mut worker.scratch)? {
+    match run.trees.tree(&tree, &mut worker.scratch)? {
         snap_format::TreeBlob::Leaf(nodes) => Some(nodes),
         _ => None, // more than a thousand sources side by side: compare nothing rather than read it all
     }
@@ -159,19 +165,18 @@ fn nodes_of(run: &Run<'_>, tree: snap_format::BlobId, worker: &mut Worker) -> Op
 
 /// The node of a directory that leads to a source, with that directory's own mode, owner and attributes where it exists.
 fn ancestor(run: &Run<'_>, path: &[u8], name: Vec<u8>) -> Node {
-    let no_tree = NodeKind::Dir { tree: snap_format::BlobId([0; 32]) };
     super::run::bump(&run.counts.dirs);
     let opened = SourceDir::open_search(Path::new(std::ffi::OsStr::from_bytes(path)));
     match opened.and_then(|dir| Ok((dir.stat()?, dir))) {
         Ok((stat, dir)) => {
-            let mut node = run.node(name, no_tree, &stat);
+            let mut node = run.node(name, NO_TREE, &stat);
             node.xattrs = run.xattrs(path, dir.xattrs());
             // Its times and inode change with things that are not backed up, and would make every snapshot differ.
             (node.mtime, node.ctime, node.inode) = (Time::default(), None, None);
             node
         }
         Err(_) => {
-            let mut node = Node::new(name, no_tree, Time::default());
+            let mut node = Node::new(name, NO_TREE, Time::default());
             node.mode = 0o755;
             node
         }
@@ -186,14 +191,14 @@ fn start_entry(
     (dir, real_name): (SourceDir, Vec<u8>),
     name: Vec<u8>,
     stat: Stat,
-    before: Option<Node>,
+    mut before: Option<Node>,
     worker: &mut Worker,
 ) -> Result<()> {
     if stat.kind == FileType::File {
-        if let Some(node) = super::dir::unchanged_file(run, before.as_ref(), &stat, &mut worker.scratch) {
-            return complete(run, state, slot, Some(node), &mut worker.scratch);
+        if let Some((node, _)) = unchanged_file(run, &mut before, &stat, &mut worker.scratch) {
+            return complete(run, state, slot, Outcome::Differs(node), &mut worker.scratch);
         }
-        let profile = before.as_ref().and_then(super::dir::profile_of);
+        let profile = before.as_ref().and_then(profile_of);
         // A source that was reached through a link is opened by its real name and stored under the given one.
         let item = FileItem {
             slot,

@@ -1,7 +1,7 @@
 //! One run: what all workers share, and the workers.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snap_chunker::{Chunker, CutKey, Profile};
@@ -10,7 +10,7 @@ use snap_repo::{RepoError, Scratch, Writer, WriterStats};
 use snap_source::{Filter, Names};
 
 use super::queue::{Job, Queue};
-use super::tree_cache::{NewTrees, ParentTrees};
+use super::tree_cache::{Enough, Trees};
 use crate::{Context, EngineError, Result};
 
 /// Counters of a run.
@@ -56,8 +56,7 @@ pub(super) struct Run<'a> {
     pub(super) writer: Writer,
     pub(super) filter: Filter,
     pub(super) names: Names,
-    pub(super) parent: ParentTrees,
-    pub(super) new_trees: NewTrees,
+    pub(super) trees: Trees,
     pub(super) counts: Counts,
     pub(super) queue: Arc<Queue>,
     pub(super) cut_key: CutKey,
@@ -83,16 +82,22 @@ impl Drop for StopOnUnwind<'_> {
 }
 
 impl Run<'_> {
-    /// Works until the queue is empty, with so many threads; returns the root.
-    pub(super) fn work(&self, threads: usize) -> Result<BlobId> {
+    /// Works until the queue is empty, with so many threads; returns the root. Meanwhile trees of the parent's root come from
+    /// the repository, if the cache does not have them.
+    pub(super) fn work(&self, threads: usize, parent_root: Option<BlobId>) -> Result<BlobId> {
+        let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for _ in 0..threads.max(1) {
-                scope.spawn(|| {
-                    if let Err(error) = self.work_one() {
-                        self.fail(error);
-                    }
-                });
-            }
+            scope.spawn(|| self.trees.fetch_ahead(parent_root, &enough));
+            let _enough = Enough(&enough);
+            std::thread::scope(|scope| {
+                for _ in 0..threads.max(1) {
+                    scope.spawn(|| {
+                        if let Err(error) = self.work_one() {
+                            self.fail(error);
+                        }
+                    });
+                }
+            });
         });
         if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);

@@ -10,7 +10,7 @@ use snap_format::{BlobId, BlobKind, Node, NodeKind};
 use snap_repo::Scratch;
 use snap_source::{SourceDir, SourceFile, Stat};
 
-use super::dir::{DirState, complete};
+use super::dir_state::{DirState, complete};
 use super::files::{FileItem, is_unchanged, open};
 use super::queue::{SEGMENT, Segment};
 use super::run::{FileChange, Run, Worker};
@@ -156,7 +156,7 @@ impl Shared {
         match ended {
             Some(Ended::File(end)) => self.finish_file(run, *end, ids, scratch),
             Some(Ended::Stream(size)) => {
-                let content = store_content(&run.writer, ids, &run.new_trees, scratch)?;
+                let content = store_content(&run.writer, ids, &run.trees, scratch)?;
                 let profile = *self.profile.lock().unwrap_or_else(PoisonError::into_inner);
                 let kind = NodeKind::File { size, content, holes: Vec::new(), profile };
                 let mut node = Node::new(self.item.name.clone(), kind, self.item.stat.mtime);
@@ -194,7 +194,7 @@ impl Shared {
         if changed {
             run.changed_while_read(&path);
         }
-        let content = store_content(&run.writer, ids, &run.new_trees, scratch)?;
+        let content = store_content(&run.writer, ids, &run.trees, scratch)?;
         let profile = *self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = NodeKind::File { size: end.size, content, holes: end.holes, profile };
         let mut node = run.node(self.item.stored_name().to_vec(), kind, &stat);

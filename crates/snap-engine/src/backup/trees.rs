@@ -4,14 +4,14 @@ use snap_crypto::hash;
 use snap_format::{BlobId, BlobKind, BranchEntry, Content, LeafCutter, Node, NodeKind, TreeBlob, limits};
 use snap_repo::{Scratch, Writer};
 
-use super::tree_cache::NewTrees;
+use super::tree_cache::Trees;
 use crate::Result;
 
 /// Stores a directory whose nodes are sorted by name; returns the root of its tree.
 pub(super) fn store_directory(
     writer: &Writer,
     nodes: &[Node],
-    new_trees: &NewTrees,
+    trees: &Trees,
     scratch: &mut Scratch,
 ) -> Result<BlobId> {
     let mut level = Vec::new();
@@ -19,44 +19,34 @@ pub(super) fn store_directory(
     let mut start = 0;
     for (at, node) in nodes.iter().enumerate() {
         if cutter.push(rough_size(node), name_hash(&node.name)) {
-            level.push(store_leaf(writer, &nodes[start..=at], new_trees, scratch)?);
+            level.push(store_leaf(writer, &nodes[start..=at], trees, scratch)?);
             start = at + 1;
         }
     }
     if start < nodes.len() || nodes.is_empty() {
-        level.push(store_leaf(writer, &nodes[start..], new_trees, scratch)?);
+        level.push(store_leaf(writer, &nodes[start..], trees, scratch)?);
     }
     while level.len() > 1 {
         let groups = std::mem::take(&mut level);
         for group in groups.chunks(LeafCutter::BRANCH) {
             let nodes = group.iter().map(|entry| entry.nodes).sum();
             let plain = TreeBlob::Branch(group.to_vec()).encode();
-            let id = store_tree(writer, plain, new_trees, scratch)?;
+            let id = store_tree(writer, plain, trees, scratch)?;
             level.push(BranchEntry { first: group[0].first.clone(), id, nodes });
         }
     }
     Ok(level[0].id)
 }
 
-fn store_leaf(
-    writer: &Writer,
-    nodes: &[Node],
-    new_trees: &NewTrees,
-    scratch: &mut Scratch,
-) -> Result<BranchEntry> {
-    let id = store_tree(writer, TreeBlob::encode_leaf(nodes), new_trees, scratch)?;
+fn store_leaf(writer: &Writer, nodes: &[Node], trees: &Trees, scratch: &mut Scratch) -> Result<BranchEntry> {
+    let id = store_tree(writer, TreeBlob::encode_leaf(nodes), trees, scratch)?;
     let first = nodes.first().map(|node| node.name.clone()).unwrap_or_default();
     Ok(BranchEntry { first, id, nodes: nodes.len() as u64 })
 }
 
-fn store_tree(
-    writer: &Writer,
-    plain: Vec<u8>,
-    new_trees: &NewTrees,
-    scratch: &mut Scratch,
-) -> Result<BlobId> {
-    let (id, _) = writer.add(BlobKind::Tree, &plain, scratch)?;
-    new_trees.remember(id, plain);
+fn store_tree(writer: &Writer, plain: Vec<u8>, trees: &Trees, scratch: &mut Scratch) -> Result<BlobId> {
+    let (id, is_new) = writer.add(BlobKind::Tree, &plain, scratch)?;
+    trees.remember(id, &plain, is_new);
     Ok(id)
 }
 
@@ -64,7 +54,7 @@ fn store_tree(
 pub(super) fn store_content(
     writer: &Writer,
     ids: Vec<BlobId>,
-    new_trees: &NewTrees,
+    trees: &Trees,
     scratch: &mut Scratch,
 ) -> Result<Content> {
     if ids.len() <= limits::INLINE_CONTENT {
@@ -72,7 +62,7 @@ pub(super) fn store_content(
     }
     let lists = ids
         .chunks(limits::CONTENT_LIST)
-        .map(|ids| store_tree(writer, TreeBlob::Content(ids.to_vec()).encode(), new_trees, scratch));
+        .map(|ids| store_tree(writer, TreeBlob::Content(ids.to_vec()).encode(), trees, scratch));
     Ok(Content::Lists(lists.collect::<Result<_>>()?))
 }
 

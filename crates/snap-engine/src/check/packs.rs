@@ -2,10 +2,9 @@
 
 use std::sync::Mutex;
 
-use snap_format::{IndexedPack, ObjectId, PackHeader};
+use snap_format::{IndexedPack, ObjectId};
 use snap_repo::{
-    Area, BlobReader, Finding, FindingCode, Located, PackReport, RepoError, Repository, object_name,
-    pack_digest,
+    Area, BlobReader, Finding, FindingCode, PackReport, RepoError, Repository, object_name, pack_digest,
 };
 
 use super::damage::Damage;
@@ -110,28 +109,14 @@ impl PackCheck<'_> {
         for pack in self.claimed(id, worker)? {
             self.store.context.check_stop()?;
             let Some(domain) = self.repository.keyring().domain(&pack.domain) else { continue };
-            for (offset, blob) in PackHeader::offsets(&pack.blobs) {
-                let place = Located {
-                    pack: 0,
-                    pack_id: id,
-                    kind: pack.kind,
-                    offset,
-                    stored_len: blob.stored_len,
-                    plain_len: blob.plain_len,
-                    codec: blob.codec,
-                    run_key: pack.run_keys[usize::from(blob.run_key)],
-                };
-                let end = offset + u64::from(blob.stored_len);
-                let opens = bytes.get(offset as usize..end as usize).is_some_and(|sealed| {
-                    let Worker { scratch, plain, .. } = &mut *worker;
-                    let reader = self.reader;
-                    reader.open_sealed(&domain, pack.kind, &blob.id, &place, sealed, scratch, plain).is_ok()
-                });
-                if !opens {
+            let Worker { scratch, plain, .. } = &mut *worker;
+            self.reader.open_all(&domain, &pack, bytes, scratch, plain, &mut |blob, opened| {
+                if opened.is_err() {
                     let why = "a blob in it does not authenticate".to_owned();
-                    self.damage.blob(&id, blob.id, FindingCode::Corrupt, why);
+                    self.damage.blob(&id, *blob, FindingCode::Corrupt, why);
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }

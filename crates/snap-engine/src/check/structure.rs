@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use snap_format::{ObjectId, SlotId};
+use snap_format::{ObjectId, RecordBody, SlotId};
 use snap_repo::{
     Area, Finding, FindingCode, Index, MAX_BOX_BYTES, ParsedIndex, RepoError, Repository, Snapshot,
     object_name, pack_digest, parse_object_name, verify_object_name,
@@ -319,11 +319,18 @@ fn read_box(
             }
             Ok(Parsed::Snapshot(Box::new(snapshot)))
         }),
-        Area::Records => repository.parse_record(&id, bytes).and_then(|record| {
-            record.forgotten().map(Parsed::Forgotten).map_err(|error| {
-                RepoError::from(Finding::new(FindingCode::Corrupt, name.as_str(), error.to_string()))
+        Area::Records => {
+            repository.parse_record(&id, bytes).and_then(|record| match record.about_snapshots() {
+                Ok(Some(RecordBody::Forget(ids))) => Ok(Parsed::Forgotten(ids)),
+                Ok(_) => Ok(Parsed::Nothing),
+                Err(error) if error.is_newer() => {
+                    Err(RepoError::Newer { object: name.to_string(), source: Box::new(error) })
+                }
+                Err(error) => {
+                    Err(RepoError::from(Finding::new(FindingCode::Corrupt, name.as_str(), error.to_string())))
+                }
             })
-        }),
+        }
         Area::Marks => repository.parse_mark(&id, bytes).map(|mark| Parsed::Marked(mark.packs)),
         // Opening the repository has judged the epochs; here their bytes were compared with their names.
         Area::Epochs | Area::Packs => Ok(Parsed::Nothing),

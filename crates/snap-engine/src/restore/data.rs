@@ -81,7 +81,9 @@ pub(super) fn write_files(
         }
     }
     drop(by_blob);
-    packs.iter_mut().for_each(|wanted| wanted.sort_by_key(|wanted| wanted.place.offset));
+    packs
+        .iter_mut()
+        .for_each(|wanted| wanted.sort_by_key(|wanted| (wanted.place.offset, wanted.place.within().start)));
     let requests: Vec<&[Wanted]> = packs.iter().flat_map(|wanted| split_requests(wanted)).collect();
     restore.plan_transfer(&requests, plan.files.len() as u64, total_bytes);
     if restore.options.dry_run {
@@ -113,7 +115,10 @@ pub(super) fn write_files(
 
 struct Buffers {
     sealed: Vec<u8>,
+    /// Of a unit.
     plain: Vec<u8>,
+    /// Of a blob that had to be read by itself.
+    single: Vec<u8>,
     scratch: Scratch,
 }
 
@@ -121,7 +126,7 @@ impl Buffers {
     fn new() -> Result<Self> {
         let scratch =
             Scratch::new(1).map_err(|error| EngineError::io("preparing", b"decompression", error))?;
-        Ok(Self { sealed: Vec::new(), plain: Vec::new(), scratch })
+        Ok(Self { sealed: Vec::new(), plain: Vec::new(), single: Vec::new(), scratch })
     }
 }
 
@@ -200,7 +205,9 @@ fn split_requests(wanted: &[Wanted]) -> Vec<&[Wanted]> {
             let last = &wanted[at - 1].place;
             let last_end = last.offset + u64::from(last.stored_len);
             let next_end = next.place.offset + u64::from(next.place.stored_len);
-            next.place.offset > last_end + GAP || next_end - wanted[start].place.offset > REQUEST
+            // The members of a group stay together.
+            next.place.offset > last_end + GAP
+                || next.place.offset != last.offset && next_end - wanted[start].place.offset > REQUEST
         });
         if ends && start < at {
             out.push(&wanted[start..at]);
@@ -256,30 +263,41 @@ impl Data<'_, '_> {
             Err(Ok(_)) => false,
             Err(Err(error)) => return Err(error.into()),
         };
-        for wanted in wanted {
+        for unit in wanted.chunk_by(|one, next| one.place.offset == next.place.offset) {
             self.restore.context.check_stop()?;
+            let place = &unit[0].place;
             let opened = fetched && {
-                let at = (wanted.place.offset - start) as usize;
-                let sealed = &buffers.sealed[at..at + wanted.place.stored_len as usize];
-                let (domain, kind) = (self.restore.browser.domain(), BlobKind::Data);
+                let sealed = &buffers.sealed[(place.offset - start) as usize..][..place.stored_len as usize];
                 let Buffers { plain, scratch, .. } = buffers;
-                reader.open_sealed(domain, kind, &wanted.id, &wanted.place, sealed, scratch, plain).is_ok()
+                plain.clear();
+                reader.open_unit(BlobKind::Data, &unit[0].id, place, sealed, scratch, plain).is_ok()
             };
-            if !opened && let Err(error) = self.read_elsewhere(wanted, buffers) {
-                self.lose(wanted, error)?;
-                continue;
-            }
-            for (file, offset) in &wanted.to {
-                self.write(*file, *offset, &buffers.plain)?;
+            for wanted in unit {
+                let plain = if opened { Some(buffers.plain.as_slice()) } else { None };
+                self.write_blob(wanted, plain, &mut buffers.single, &mut buffers.scratch)?;
             }
         }
         Ok(())
     }
 
-    fn read_elsewhere(&self, wanted: &Wanted, buffers: &mut Buffers) -> Result<()> {
+    /// Writes a blob that stands in the plaintext of its unit or, if that did not open, wherever else it is.
+    fn write_blob(
+        &self,
+        wanted: &Wanted,
+        unit: Option<&[u8]>,
+        single: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let (reader, domain) = (self.restore.browser.reader(), self.restore.browser.domain());
-        let Buffers { plain, scratch, .. } = buffers;
-        Ok(reader.read(domain, BlobKind::Data, &wanted.id, scratch, plain)?)
+        let here = unit.and_then(|unit| reader.member(domain, &wanted.id, &wanted.place, unit).ok());
+        let plain = match here {
+            Some(plain) => plain,
+            None => match reader.read(domain, BlobKind::Data, &wanted.id, scratch, single) {
+                Ok(()) => single.as_slice(),
+                Err(error) => return self.lose(wanted, error.into()),
+            },
+        };
+        wanted.to.iter().try_for_each(|(file, offset)| self.write(*file, *offset, plain))
     }
 
     /// A blob that cannot be had: every file that needs it is lost, each named once.

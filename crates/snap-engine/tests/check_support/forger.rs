@@ -121,7 +121,14 @@ impl Forger {
             let ad = [&self.repository.0[..], &[kind.code()], &id.0, &[0], &plain_len.to_le_bytes()].concat();
             key.seal_into(&ad, plain, &mut out).unwrap();
             let stored_len = plain_len + 40;
-            table.push(BlobEntry { id: *id, stored_len, plain_len, codec: Codec::Raw, run_key: 0 });
+            table.push(BlobEntry {
+                id: *id,
+                stored_len,
+                plain_len,
+                codec: Codec::Raw,
+                grouped: false,
+                run_key: 0,
+            });
         }
         let header = PackHeader {
             domain: domain.to_owned(),
@@ -157,16 +164,24 @@ impl Forger {
     }
 
     pub fn put_snapshot(&self, domain: &str, root: BlobId, previous: Option<ObjectId>) -> ObjectName {
+        self.put_envelope(root, |envelope| {
+            envelope.domain = domain.to_owned();
+            envelope.previous = previous;
+        })
+    }
+
+    /// A snapshot that says what it is made to say.
+    pub fn put_envelope(&self, root: BlobId, change: impl FnOnce(&mut Envelope)) -> ObjectName {
         let (key, run_key) = self.run_key();
         let mut body = Vec::new();
         let ad = [self.repository.0.as_slice(), b"snapshot body"].concat();
         key.seal_into(&ad, &Body { root, paths: vec![b"/x".to_vec()] }.encode(), &mut body).unwrap();
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             time: time(1000),
             dataset: "files".into(),
             host: "host".into(),
-            domain: domain.to_owned(),
-            previous,
+            domain: self.domain(),
+            previous: None,
             tags: Vec::new(),
             label: String::new(),
             summary: Summary::default(),
@@ -175,6 +190,7 @@ impl Forger {
             set: None,
             log_segments: Vec::new(),
         };
+        change(&mut envelope);
         self.put(Area::Snapshots, self.seal_box(ObjectKind::Snapshot, &envelope.encode()))
     }
 
@@ -184,8 +200,11 @@ impl Forger {
     }
 
     pub fn put_forget(&self, snapshots: &[ObjectId]) -> ObjectName {
-        let body = Record::forget_body(snapshots);
-        let payload = Record { kind: "forget".into(), time: time(900), body }.encode();
+        self.put_record("forget", Record::forget_body(snapshots))
+    }
+
+    pub fn put_record(&self, kind: &str, body: Vec<u8>) -> ObjectName {
+        let payload = Record { kind: kind.into(), time: time(900), body }.encode();
         self.put(Area::Records, self.seal_box(ObjectKind::Record, &payload))
     }
 

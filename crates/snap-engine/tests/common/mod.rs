@@ -69,6 +69,7 @@ pub struct Lab {
     pub backend: Arc<dyn Backend>,
     pub id: snap_format::RepoId,
     pub secret: Secret,
+    pub recovery: Secret,
     pub ear: Ear,
     pub progress: Progress,
     pub stop: AtomicBool,
@@ -88,8 +89,10 @@ impl Lab {
         std::fs::create_dir(dir.path().join("source")).unwrap();
         let secret = Secret::random_key_file().unwrap();
         let created = Repository::create(backend.as_ref(), &secret, "test", Time::new(1_000_000, 0));
+        let (id, recovery) = created.unwrap();
         Self {
-            id: created.unwrap().0,
+            id,
+            recovery,
             dir,
             backend,
             secret,

@@ -3,8 +3,8 @@
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
     EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node, NodeKind, ObjectId,
-    ObjectKind, ObjectMetadata, PackHeader, Record, RepoId, Role, RunKeyEntry, Slot, SlotDetails, SlotId,
-    SlotKind, Summary, Time, TreeBlob, Xattr, encode_key_file, encode_recovery_key,
+    ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role, RunKeyEntry, Slot,
+    SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr, encode_key_file, encode_recovery_key,
 };
 
 /// A sample of the corpus.
@@ -195,8 +195,11 @@ fn packs_and_index(seeds: &mut Seeds) {
         stored_len,
         plain_len,
         codec,
+        grouped: false,
         run_key: n % 2,
     };
+    let member =
+        |n, stored_len| BlobEntry { grouped: true, run_key: 1, ..blob(n, Codec::Zstd, stored_len, 9) };
     let run_key = |n| RunKeyEntry { epoch: EpochId([n; 16]), sealed: [n; 80] };
     let header = PackHeader {
         domain: "main".into(),
@@ -219,6 +222,14 @@ fn packs_and_index(seeds: &mut Seeds) {
     seeds.add("pack_header", "refused-run-key-that-is-not-there", with(|h| h.run_keys.truncate(1)));
     seeds.add("pack_header", "refused-raw-of-another-length", with(|h| h.blobs[0].plain_len = 99));
     seeds.add("pack_header", "refused-shorter-than-a-seal", with(|h| h.blobs[1].stored_len = 39));
+    let groups =
+        |h: &mut PackHeader| h.blobs.extend([member(7, 60), member(8, 0), member(9, 0), member(10, 50)]);
+    let mut grouped = header.clone();
+    groups(&mut grouped);
+    seeds.add("pack_header", "valid-groups", grouped.encode());
+    grouped.blobs[4].run_key = 0;
+    seeds.add("pack_header", "refused-group-of-two-run-keys", grouped.encode());
+    seeds.add("pack_header", "refused-group-without-a-beginning", with(|h| h.blobs[2].stored_len = 0));
     seeds.add("pack_header", "refused-pack-too-large", with(|h| h.blobs[1].stored_len = 80 << 20));
 
     let PackHeader { domain, run_keys, blobs, .. } = header;
@@ -434,6 +445,14 @@ fn records(seeds: &mut Seeds) {
         "valid-forget-of-something-else",
         record("forget", map(&[(0, array(&[uint(1)]))])).encode(),
     );
+    let typed = |body: RecordBody| record(body.kind(), body.encode()).encode();
+    let pin = |reason: &str, until| RecordBody::Pin(ids.to_vec(), Pin { reason: reason.into(), until });
+    seeds.add("record", "valid-pin", typed(pin("before the migration", Some(Time::new(9, 1)))));
+    seeds.add("record", "valid-pin-without-reason-and-end", typed(pin("", None)));
+    seeds.add("record", "valid-pin-of-something-else", record("pin", map(&[(1, uint(1))])).encode());
+    seeds.add("record", "valid-unpin", typed(RecordBody::Unpin(ids.to_vec())));
+    seeds.add("record", "valid-tag", typed(RecordBody::Tag(ids.to_vec(), vec!["a".into(), String::new()])));
+    seeds.add("record", "valid-tag-none", typed(RecordBody::Tag(ids.to_vec(), vec![])));
     seeds.add("record", "valid-unknown-type", record("", map(&[])).encode());
     seeds.add("record", "refused-body-that-is-no-map", record("check", uint(1)).encode());
 

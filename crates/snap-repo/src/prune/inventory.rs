@@ -46,18 +46,28 @@ pub(super) struct Pack {
     contested: bool,
     /// Whether an owner, or the pack itself, says so.
     pub(super) vouched: bool,
-    /// Sealed blobs, bytes.
+    /// Run keys that it lists.
+    pub(super) run_keys: usize,
+    /// Sealed units, bytes.
     pub(super) body_bytes: u64,
-    /// Blobs that snapshots need, and that lie nowhere better.
-    pub(super) live_blobs: u64,
-    /// The same in bytes.
-    pub(super) live_bytes: u64,
+    /// Sealed units that stay: of at least one blob in each, snapshots need it and it lies nowhere better.
+    pub(super) live: Tally,
+}
+
+/// Sealed units that are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// All blobs in them.
+    pub(super) blobs: u64,
+    /// Their sealed bytes.
+    pub(super) bytes: u64,
 }
 
 impl Pack {
-    /// Bytes of blobs that nobody needs.
+    /// Bytes of units of which nobody needs anything: what moving the rest would free. A dead member of a group that stays
+    /// is not waste: nothing but sealing its group anew could take it out.
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.body_bytes.saturating_sub(self.live_bytes)
+        self.body_bytes.saturating_sub(self.live.bytes)
     }
 }
 
@@ -246,9 +256,9 @@ fn describe(pack: &IndexedPack, digest: [u8; 32]) -> Pack {
         digest,
         contested: false,
         vouched: false,
+        run_keys: pack.run_keys.len(),
         body_bytes: pack.blobs.iter().map(|blob| u64::from(blob.stored_len)).sum(),
-        live_blobs: 0,
-        live_bytes: 0,
+        live: Tally::default(),
     }
 }
 

@@ -2,18 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use snap_format::{BlobId, BlobKind, ObjectId};
+use snap_format::{BlobId, BlobKind, IndexedPack, ObjectId, PackHeader, limits};
 
-use super::inventory::{Inventory, Listed, Pack};
+use super::inventory::{Inventory, Listed, Pack, Tally};
 use super::live::{Counts, LiveSet, Salt};
 use super::{PruneOptions, WaitingPacks};
 use crate::Result;
 use crate::marks::Marks;
 use crate::writer::lock;
 
-/// Packs below this share of the target are small.
+/// Packs below this share of the target are small, unless they list so many run keys that merging would not make them larger.
 const SMALL_SHARE: u64 = 8;
 /// Small packs of one sort are merged when there are as many, so that what is merged is not merged again the next day.
 const SMALL_PACKS: usize = 10;
@@ -30,42 +29,58 @@ pub(super) fn exact(domain: &str, kind: BlobKind, id: &BlobId, salts: &LiveSet) 
 /// Of blobs that are stored several times, the pack where each is kept.
 pub(super) type Homes = HashMap<Exact, u32>;
 
-/// Counts what snapshots need in each pack; of a blob that is stored twice one place counts. Returns where such blobs are at
-/// home, and the keys of blobs that are nowhere.
+/// Finds the sealed units of each pack that stay: those with a blob that snapshots need. Of a blob that is stored twice one
+/// place counts. Returns where such blobs are at home, and the keys of blobs that are nowhere.
 pub(super) fn survey(inventory: &mut Inventory, live: &LiveSet, marks: &Marks) -> Result<(Homes, Vec<u64>)> {
     let counts = live.counts();
-    let tally: Vec<[AtomicU64; 2]> = inventory.packs.iter().map(|_| Default::default()).collect();
-    inventory.stream_packs(|number, pack| {
-        let salt = live.salt(&pack.domain, pack.kind);
-        for blob in pack.blobs.iter().filter(|blob| counts.add(salt, &blob.id)) {
-            tally[number as usize][0].fetch_add(1, Ordering::Relaxed);
-            tally[number as usize][1].fetch_add(u64::from(blob.stored_len), Ordering::Relaxed);
-        }
-    })?;
+    tally(inventory, live, |_, _, salt, id| counts.add(salt, id))?;
     let missing = counts.missing();
-    for (pack, [blobs, bytes]) in inventory.packs.iter_mut().zip(&tally) {
-        (pack.live_blobs, pack.live_bytes) = (blobs.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
-    }
     let homes =
         if counts.has_doubles() { choose_homes(inventory, live, &counts, marks)? } else { Homes::new() };
     Ok((homes, missing))
 }
 
-/// Where blobs that are stored twice are kept: not in a pack that goes, and best in one of which much is kept.
+/// Counts the units in which `wanted` picks a blob, by the number of its pack. It is asked of every blob.
+fn tally(
+    inventory: &mut Inventory,
+    live: &LiveSet,
+    wanted: impl Fn(u32, &IndexedPack, Salt, &BlobId) -> bool + Sync,
+) -> Result<()> {
+    let tallies: Vec<Mutex<Tally>> = inventory.packs.iter().map(|_| Mutex::default()).collect();
+    inventory.stream_packs(|number, pack| {
+        let salt = live.salt(&pack.domain, pack.kind);
+        let mut sum = Tally::default();
+        for unit in PackHeader::units(&pack.blobs) {
+            // Not `any`: each place of a blob is to be seen.
+            let picked = unit.blobs.iter().filter(|blob| wanted(number, &pack, salt, &blob.id)).count();
+            if picked > 0 {
+                sum.blobs += unit.blobs.len() as u64;
+                sum.bytes += u64::from(unit.stored_len());
+            }
+        }
+        *lock(&tallies[number as usize]) = sum;
+    })?;
+    for (pack, tally) in inventory.packs.iter_mut().zip(tallies) {
+        pack.live = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    }
+    Ok(())
+}
+
+/// Where blobs that are stored twice are kept: not in a pack that goes, and best in one of which much is kept. Then the
+/// units are counted again: one whose needed blobs are all at home elsewhere is needed no more.
 fn choose_homes(inventory: &mut Inventory, live: &LiveSet, counts: &Counts, marks: &Marks) -> Result<Homes> {
     let rank: Vec<(bool, u64, std::cmp::Reverse<ObjectId>)> = inventory
         .packs
         .iter()
         .map(|pack| {
-            let share = pack.live_bytes.saturating_mul(1 << 20) / pack.body_bytes.max(1);
+            let share = pack.live.bytes.saturating_mul(1 << 20) / pack.body_bytes.max(1);
             (!marks.names(&pack.id), share, std::cmp::Reverse(pack.id))
         })
         .collect();
-    let is_double = |salt: Salt, id: &BlobId| counts.is_double(salt, id);
     let homes: Mutex<Homes> = Mutex::default();
     inventory.stream_packs(|number, pack| {
         let salt = live.salt(&pack.domain, pack.kind);
-        for blob in pack.blobs.iter().filter(|blob| is_double(salt, &blob.id)) {
+        for blob in pack.blobs.iter().filter(|blob| counts.is_double(salt, &blob.id)) {
             let mut homes = lock(&homes);
             let home = homes.entry(exact(&pack.domain, pack.kind, &blob.id, live)).or_insert(number);
             if rank[number as usize] > rank[*home as usize] {
@@ -74,22 +89,14 @@ fn choose_homes(inventory: &mut Inventory, live: &LiveSet, counts: &Counts, mark
         }
     })?;
     let homes = homes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let elsewhere: Vec<[AtomicU64; 2]> = inventory.packs.iter().map(|_| Default::default()).collect();
-    inventory.stream_packs(|number, pack| {
-        let salt = live.salt(&pack.domain, pack.kind);
-        for blob in pack.blobs.iter().filter(|blob| is_double(salt, &blob.id)) {
-            // A home that is marked is none: somebody may be about to delete it.
-            let home = homes.get(&exact(&pack.domain, pack.kind, &blob.id, live));
-            if home.is_some_and(|home| *home != number && rank[*home as usize].0) {
-                elsewhere[number as usize][0].fetch_add(1, Ordering::Relaxed);
-                elsewhere[number as usize][1].fetch_add(u64::from(blob.stored_len), Ordering::Relaxed);
-            }
+    tally(inventory, live, |number, pack, salt, id| {
+        if !live.contains(salt, id) {
+            return false;
         }
+        // A home that is marked is none: somebody may be about to delete it.
+        let home = homes.get(&exact(&pack.domain, pack.kind, id, live));
+        home.is_none_or(|home| *home == number || !rank[*home as usize].0)
     })?;
-    for (pack, [blobs, bytes]) in inventory.packs.iter_mut().zip(&elsewhere) {
-        pack.live_blobs = pack.live_blobs.saturating_sub(blobs.load(Ordering::Relaxed));
-        pack.live_bytes = pack.live_bytes.saturating_sub(bytes.load(Ordering::Relaxed));
-    }
     Ok(homes)
 }
 
@@ -123,7 +130,7 @@ pub(super) fn choose(
     let number = |id: &ObjectId| inventory.number(id).expect("the inventory has it");
     // In a damaged pack nothing counts as stored: whatever is needed of it is elsewhere.
     let (dead, kept): (Vec<_>, Vec<_>) =
-        inventory.packs.iter().filter(is_candidate).partition(|pack| pack.live_blobs == 0);
+        inventory.packs.iter().filter(is_candidate).partition(|pack| pack.live.blobs == 0);
     choice.dead.extend(dead.iter().map(|pack| number(&pack.id)));
 
     // The most wasteful first, until the rest is within what is allowed.
@@ -144,7 +151,10 @@ pub(super) fn choose(
         chosen.insert(pack.id);
     }
     let mut small: HashMap<(&str, BlobKind), Vec<&Pack>> = HashMap::new();
-    for pack in kept.iter().filter(|pack| pack.size < options.pack_target as u64 / SMALL_SHARE) {
+    let is_small = |pack: &Pack| {
+        pack.size < options.pack_target as u64 / SMALL_SHARE && pack.run_keys < limits::RUN_KEYS / 2
+    };
+    for pack in kept.iter().filter(|pack| is_small(pack)) {
         small.entry((&pack.domain, pack.kind)).or_default().push(pack);
     }
     for packs in small.values().filter(|packs| packs.len() >= SMALL_PACKS) {

@@ -1,11 +1,12 @@
-//! Moving sealed blobs out of packs that go. No key opens them on the way; the pack's name, header and hashes vouch for them.
+//! Moving sealed units out of packs that go: whole, with what is dead in them, since no key opens them on the way; the pack's
+//! name, header and hashes vouch for them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use snap_backend::ErrorKind;
-use snap_format::{BlobEntry, BlobKind, ObjectId, PackHeader, RunKeyEntry};
+use snap_format::{BlobEntry, BlobKind, ObjectId, PackHeader, RunKeyEntry, Unit};
 
 use super::PruneOptions;
 use super::inventory::Inventory;
@@ -15,12 +16,13 @@ use crate::marks::Marks;
 use crate::pack::{PackBuilder, parse_pack};
 use crate::uploader::Uploader;
 use crate::writer::lock;
-use crate::{
-    Area, Finding, RepoError, Repository, Result, Sabotage, WriterOptions, for_each_parallel, object_name,
-};
+use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
 
 /// Packs that are read at the same time: each is in memory as a whole.
 const PACKS_AT_ONCE: usize = 4;
+
+/// Packs on their way at the same time, for each domain.
+const UPLOADS: usize = 2;
 
 /// Packs in the making, and those made, for one domain.
 struct Target {
@@ -33,6 +35,7 @@ pub(super) struct Mover {
     repository: Repository,
     pack_target: usize,
     targets: Mutex<HashMap<String, Arc<Target>>>,
+    /// Blobs that are stored twice, and that have been moved from one of their places.
     moved: Mutex<HashSet<Exact>>,
     pub(super) moved_blobs: AtomicU64,
     pub(super) moved_bytes: AtomicU64,
@@ -68,7 +71,7 @@ impl Mover {
         step: impl Fn(u64) + Sync,
     ) -> Result<Option<(ObjectId, Finding)>> {
         let mut packs: Vec<u32> = scene.victims.iter().copied().collect();
-        packs.retain(|number| scene.inventory.packs[*number as usize].live_blobs > 0);
+        packs.retain(|number| scene.inventory.packs[*number as usize].live.blobs > 0);
         packs.sort_unstable_by_key(|number| scene.inventory.packs[*number as usize].id);
         // Within one pass alone: where it went the last time somebody may have marked.
         lock(&self.moved).clear();
@@ -91,17 +94,13 @@ impl Mover {
         Ok(bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Whether a blob in the pack of that number must be moved, since no pack that stays has it.
-    fn has_no_other(scene: &Scene<'_>, number: u32, blob: &Exact) -> bool {
-        match scene.homes.get(blob) {
-            None => true,
-            Some(home) if *home == number => true,
-            // Somebody else may delete it.
-            Some(home) => {
-                let id = &scene.inventory.packs[*home as usize].id;
-                scene.marks.names(id) && !scene.victims.contains(home)
-            }
-        }
+    /// Whether a needed blob in the pack of that number must be moved, since no pack that stays has it.
+    fn must_move(&self, scene: &Scene<'_>, number: u32, blob: Exact) -> bool {
+        let Some(home) = scene.homes.get(&blob) else { return true };
+        // Somebody else may delete it.
+        let id = &scene.inventory.packs[*home as usize].id;
+        let is_unsafe = scene.marks.names(id) && !scene.victims.contains(home);
+        (*home == number || is_unsafe) && !lock(&self.moved).contains(&blob)
     }
 
     fn rescue_pack(&self, scene: &Scene<'_>, number: u32) -> Result<u64> {
@@ -116,19 +115,19 @@ impl Mover {
         let opened = parse_pack(self.repository.keyring(), known.id, &bytes)?.pack;
         let salt = scene.live.salt(&opened.domain, opened.kind);
         let target = self.target(&opened.domain);
-        for (offset, blob) in PackHeader::offsets(&opened.blobs) {
-            let key = exact(&opened.domain, opened.kind, &blob.id, scene.live);
-            if !scene.live.contains(salt, &blob.id)
-                || !Self::has_no_other(scene, number, &key)
-                || !lock(&self.moved).insert(key)
-            {
+        for unit in PackHeader::units(&opened.blobs) {
+            let exact = |blob: &BlobEntry| exact(&opened.domain, opened.kind, &blob.id, scene.live);
+            let needed = || unit.blobs.iter().filter(|blob| scene.live.contains(salt, &blob.id));
+            if !needed().any(|blob| self.must_move(scene, number, exact(blob))) {
                 continue;
             }
-            let sealed = &bytes[offset as usize..offset as usize + blob.stored_len as usize];
-            let run_key = opened.run_keys[usize::from(blob.run_key)];
-            self.push(&target, opened.kind, *blob, run_key, sealed)?;
-            self.moved_blobs.fetch_add(1, Ordering::Relaxed);
-            self.moved_bytes.fetch_add(u64::from(blob.stored_len), Ordering::Relaxed);
+            let doubles = needed().map(exact).filter(|blob| scene.homes.contains_key(blob));
+            lock(&self.moved).extend(doubles);
+            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
+            let run_key = opened.run_keys[usize::from(unit.blobs[0].run_key)];
+            self.push(&target, opened.kind, &unit, run_key, sealed)?;
+            self.moved_blobs.fetch_add(unit.blobs.len() as u64, Ordering::Relaxed);
+            self.moved_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
         }
         Ok(bytes.len() as u64)
     }
@@ -136,8 +135,9 @@ impl Mover {
     fn target(&self, domain: &str) -> Arc<Target> {
         let mut targets = lock(&self.targets);
         let target = targets.entry(domain.to_owned()).or_insert_with(|| {
+            let uploads = self.repository.backend().parallelism().min(UPLOADS);
             let options =
-                WriterOptions { pack_target: self.pack_target, uploads: 2, sabotage: Sabotage::None };
+                WriterOptions { pack_target: self.pack_target, uploads, ..WriterOptions::default() };
             let uploader = Uploader::start(&self.repository, domain, &options);
             Arc::new(Target { uploader, open: Default::default() })
         });
@@ -148,7 +148,7 @@ impl Mover {
         &self,
         target: &Target,
         kind: BlobKind,
-        mut entry: BlobEntry,
+        unit: &Unit<'_>,
         run_key: RunKeyEntry,
         sealed: &[u8],
     ) -> Result<()> {
@@ -156,7 +156,7 @@ impl Mover {
         let mut open = lock(&target.open[usize::from(kind == BlobKind::Tree)]);
         let new_pack = || PackBuilder::new(self.repository.keyring(), kind, target.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
-        entry.run_key = match pack.run_key(&run_key) {
+        let position = match pack.run_key(&run_key) {
             Some(position) => position,
             None => {
                 let full = std::mem::replace(pack, new_pack());
@@ -164,7 +164,7 @@ impl Mover {
                 pack.run_key(&run_key).expect("an empty list has room")
             }
         };
-        pack.push(entry, sealed);
+        pack.push(unit.blobs, position, sealed);
         if pack.len() >= self.pack_target
             && let Some(full) = open.take()
         {

@@ -250,12 +250,12 @@ impl<'a, W: Walk> Run<'a, W> {
         }
         let moved = choice.repack.iter().map(|number| &self.inventory.packs[*number as usize]);
         let (blobs, bytes) =
-            moved.fold((0, 0), |(blobs, bytes), pack| (blobs + pack.live_blobs, bytes + pack.live_bytes));
+            moved.fold((0, 0), |(blobs, bytes), pack| (blobs + pack.live.blobs, bytes + pack.live.bytes));
         let marked = ripe.iter().filter_map(|id| self.inventory.number(id));
         let marked = marked.filter(|number| self.marks.names(&self.inventory.packs[*number as usize].id));
         let (more_blobs, more_bytes) = marked.fold((0, 0), |(blobs, bytes), number| {
             let pack = &self.inventory.packs[number as usize];
-            (blobs + pack.live_blobs, bytes + pack.live_bytes)
+            (blobs + pack.live.blobs, bytes + pack.live.bytes)
         });
         self.report.moved_blobs = blobs + more_blobs;
         self.report.moved_bytes = bytes + more_bytes;
@@ -269,7 +269,7 @@ impl<'a, W: Walk> Run<'a, W> {
         homes: &Homes,
         victims: &HashSet<u32>,
     ) -> Result<Option<BadPack>, Stop<W::Error>> {
-        let bytes = victims.iter().map(|number| self.inventory.packs[*number as usize].live_bytes).sum();
+        let bytes = victims.iter().map(|number| self.inventory.packs[*number as usize].live.bytes).sum();
         let of = (victims.len() as u64, bytes);
         self.walk.step(PruneStep::Moving, (0, 0), of).map_err(Stop::Error)?;
         let (inventory, live, marks) = (&self.inventory, &self.live, &self.marks);

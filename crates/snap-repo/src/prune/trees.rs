@@ -1,8 +1,8 @@
-//! Where trees lie: all that a walk over them needs, in 52 bytes a tree.
+//! Where trees lie: all that a walk over them needs, in 60 bytes a tree.
 
-use snap_format::{BlobId, BlobKind, Codec, IndexedPack, ObjectId, PackHeader, RunKeyEntry};
+use snap_format::{BlobId, BlobKind, Codec, IndexedPack, ObjectId, RunKeyEntry};
 
-use crate::Located;
+use crate::{InGroup, Located, pack_places};
 
 /// A pack of trees.
 struct TreePack {
@@ -19,6 +19,10 @@ struct Entry {
     offset: u32,
     stored_len: u32,
     plain_len: u32,
+    /// Where it stands in the plaintext of its unit, and the length of that.
+    within: u32,
+    unit_len: u32,
+    is_grouped: bool,
     codec: u8,
     run_key: u8,
 }
@@ -48,13 +52,16 @@ impl TreePlaces {
         let domain = u16::try_from(domain).expect("an epoch has at most 1,024 slots, each with one domain");
         let number = u32::try_from(self.packs.len()).expect("fewer than four billion packs");
         self.packs.push(TreePack { id: pack.id, size: pack.size, run_keys: pack.run_keys.clone() });
-        self.entries.extend(PackHeader::offsets(&pack.blobs).map(|(offset, blob)| Entry {
+        self.entries.extend(pack_places(pack).map(|(blob, place)| Entry {
             domain,
             id: blob.id,
             pack: number,
-            offset: offset as u32, // packs are shorter than 4 GiB: checked when tables are decoded
-            stored_len: blob.stored_len,
-            plain_len: blob.plain_len,
+            offset: place.offset as u32, // packs are shorter than 4 GiB: checked when tables are decoded
+            stored_len: place.stored_len,
+            plain_len: place.plain_len,
+            within: place.within().start as u32, // a unit is as long as a blob may be
+            unit_len: place.unit_len(),
+            is_grouped: place.group.is_some(),
             codec: blob.codec.code(),
             run_key: blob.run_key,
         }));
@@ -115,6 +122,7 @@ impl TreePlaces {
             offset: u64::from(entry.offset),
             stored_len: entry.stored_len,
             plain_len: entry.plain_len,
+            group: entry.is_grouped.then_some(InGroup { offset: entry.within, plain_len: entry.unit_len }),
             codec: Codec::from_code(entry.codec).expect("it was made from a codec"),
             run_key: pack.run_keys[usize::from(entry.run_key)],
         }

@@ -139,7 +139,8 @@ impl Shared<'_> {
         let search = self.search;
         let store = MemoryBackend::from_state(search.store.snapshot());
         let hub = Hub::new(store, search.roles.len());
-        let snapshots: Arc<Mutex<Vec<Option<ObjectId>>>> = Arc::new(Mutex::new(vec![None; search.roles.len()]));
+        let snapshots: Arc<Mutex<Vec<Option<ObjectId>>>> =
+            Arc::new(Mutex::new(vec![None; search.roles.len()]));
         let plain: Arc<dyn Backend> = Arc::new(search.store.clone());
         let threads: Vec<_> = search
             .roles
@@ -221,7 +222,9 @@ impl Shared<'_> {
             let is_free = !op.mutates()
                 && !begun
                 && !view.on_its_way
-                && others.into_iter().all(|(other, _)| !self.search.roles[other].changes.contains(&op.area()));
+                && others
+                    .into_iter()
+                    .all(|(other, _)| !self.search.roles[other].changes.contains(&op.area()));
             if is_free {
                 return vec![Choice::Step(number)];
             }
@@ -263,7 +266,8 @@ impl Shared<'_> {
         for snapshot in self.search.kept.iter().chain(committed) {
             if let Err(why) = read_back(&repository, snapshot) {
                 let steps: Vec<String> = path.iter().map(|(choice, _)| format!("{choice:?}")).collect();
-                let what = format!("snapshot {snapshot}: {why}\nafter {} steps: {}", steps.len(), steps.join(" "));
+                let what =
+                    format!("snapshot {snapshot}: {why}\nafter {} steps: {}", steps.len(), steps.join(" "));
                 self.loss.lock().unwrap().get_or_insert(what);
                 self.stop.store(true, Ordering::Relaxed);
             }

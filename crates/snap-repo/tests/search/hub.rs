@@ -143,7 +143,11 @@ impl Hub {
     /// Waits until each actor waits for something or has ended.
     pub fn settle(&self) -> View {
         let mut state = self.lock();
-        while !state.actors.iter().all(|actor| actor.dead || actor.outcome.is_some() || actor.pending.is_some()) {
+        while !state
+            .actors
+            .iter()
+            .all(|actor| actor.dead || actor.outcome.is_some() || actor.pending.is_some())
+        {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.view()
@@ -194,7 +198,9 @@ impl Hub {
                 }
             }
             Choice::BeginList(actor) => {
-                let Some(Op::List(prefix)) = state.actors[actor].pending.clone() else { panic!("no listing") };
+                let Some(Op::List(prefix)) = state.actors[actor].pending.clone() else {
+                    panic!("no listing")
+                };
                 state.actors[actor].begun = Some(state.listed(&prefix));
                 state.faults += 1;
             }
@@ -209,7 +215,11 @@ impl Hub {
         self.changed.notify_all();
     }
 
-    fn ask(&self, actor: usize, op: Op) -> Result<(MutexGuard<'_, State>, Option<Vec<ObjectMeta>>), BackendError> {
+    fn ask(
+        &self,
+        actor: usize,
+        op: Op,
+    ) -> Result<(MutexGuard<'_, State>, Option<Vec<ObjectMeta>>), BackendError> {
         let failed = |kind| Err(BackendError::new(kind, Operation::Get).with_name("searched"));
         let mut state = self.lock();
         if state.over || state.actors[actor].dead {

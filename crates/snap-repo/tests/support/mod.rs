@@ -15,7 +15,7 @@ use snap_repo::{
 pub const PACK: usize = 500;
 
 pub fn writer_options(sabotage: Sabotage) -> WriterOptions {
-    WriterOptions { pack_target: PACK, uploads: 1, sabotage }
+    WriterOptions { pack_target: PACK, uploads: 1, group_below: 0, sabotage, ..WriterOptions::default() }
 }
 
 pub fn prune_options(grace_secs: u64) -> PruneOptions {

@@ -21,7 +21,7 @@ use super::{Uri, runtime};
 use crate::{Backend, BackendError, ErrorKind, OpenOptions, Operation};
 
 /// What may stand before `://`.
-pub(crate) const SCHEMES: &[&str] = &["azblob", "b2", "file", "gcs", "s3", "sftp", "webdav"];
+pub const SCHEMES: &[&str] = &["azblob", "b2", "file", "gcs", "s3", "sftp", "webdav"];
 
 /// Opens the store that `uri` names; nothing is asked of it yet.
 pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backend>, BackendError> {
