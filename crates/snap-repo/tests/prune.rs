@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use snap_backend::{Backend, MemoryBackend};
 use snap_format::ObjectId;
-use snap_repo::prune::{PruneOptions, WaitingPacks};
+use snap_repo::prune::{PackSum, PruneOptions, Waste};
 use snap_repo::{Area, RepoError, Repository, Secret, object_name};
 use support::{backup, create, forget, open, prune_now, prune_options, read_back};
 
@@ -61,7 +61,7 @@ fn dead_packs_go_and_the_rest_is_kept() {
     assert_eq!(lab.names(Area::Marks).len(), 1);
     let quiet = lab.memory.snapshot();
     let again = lab.prune(&prune_options(0));
-    assert_eq!((again.deleted, again.waiting), (WaitingPacks::default(), WaitingPacks::default()));
+    assert_eq!((again.deleted, again.waiting), (PackSum::default(), PackSum::default()));
     assert!(quiet == lab.memory.snapshot());
 }
 
@@ -151,10 +151,10 @@ fn wasteful_packs_are_repacked_and_blobs_stored_twice_kept_once() {
     let second = backup(&repository, &[1, 2, 9], 11).unwrap();
     forget(&repository, &first).unwrap();
     // A fifth is not too much if it is said so.
-    let lax = lab.prune(&PruneOptions { max_waste: 0.9, ..prune_options(0) });
+    let lax = lab.prune(&PruneOptions { max_waste: Waste::Share(0.9), ..prune_options(0) });
     assert_eq!(lax.repacked.packs, 0);
     assert!(lax.waste_bytes > 2000);
-    let report = lab.prune(&PruneOptions { max_waste: 0.1, ..prune_options(0) });
+    let report = lab.prune(&PruneOptions { max_waste: Waste::Share(0.1), ..prune_options(0) });
     assert_eq!((report.repacked.packs, report.moved_blobs), (1, 2));
     assert_eq!(report.waste_bytes, 0);
     assert_eq!(read_back(&repository, &second), Ok(3));

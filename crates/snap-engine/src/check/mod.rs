@@ -29,7 +29,6 @@ mod store;
 mod structure;
 mod trace;
 mod trees;
-mod work;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -38,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use snap_format::ObjectId;
 use snap_repo::{Area, BlobReader, Finding, FindingCode, Repository, object_name};
 
+use crate::work::lock;
 use crate::{Context, Phase, Result};
 use damage::Damage;
 use packs::PackCheck;
@@ -45,7 +45,6 @@ use report::Findings;
 use store::Store;
 use structure::Structure;
 use trees::Trees;
-use work::lock;
 
 pub use keyless::check_keyless;
 

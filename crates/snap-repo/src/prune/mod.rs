@@ -14,6 +14,7 @@ mod rewrite;
 mod run;
 mod trees;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use snap_format::{ObjectId, Time, limits};
@@ -27,15 +28,39 @@ pub use trees::TreePlaces;
 /// runs once a day deletes what it marked the day before.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(23 * 3600);
 
+/// Dead bytes that are left where they are, since moving the rest costs more than they are worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Waste {
+    /// This share of all bytes of blobs, 0 to 1.
+    Share(f64),
+    /// This many.
+    Bytes(u64),
+    /// Any: nothing is moved to free space.
+    Unlimited,
+}
+
+impl Waste {
+    /// Whether so many of all bytes may stay.
+    fn allows(self, dead: u64, total: u64) -> bool {
+        match self {
+            Self::Share(share) => dead as f64 <= share * total as f64,
+            Self::Bytes(bytes) => dead <= bytes,
+            Self::Unlimited => true,
+        }
+    }
+}
+
 /// What to reclaim.
 #[derive(Debug, Clone)]
 pub struct PruneOptions {
     /// How long a mark stands before its packs go, by the store's own times.
     pub grace: Duration,
-    /// Share of dead bytes that may stay, 0 to 1.
-    pub max_waste: f64,
+    /// Dead bytes that may stay.
+    pub max_waste: Waste,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// In a rehearsal: as if these snapshots were forgotten.
+    pub without: HashSet<ObjectId>,
     /// Pass over snapshots and index objects that are whole and signed by nobody who may: nothing of them counts.
     pub pass_over_forged: bool,
     /// The time now, for the mark. Nothing relies on it.
@@ -52,8 +77,9 @@ impl PruneOptions {
     pub fn at(time: Time) -> Self {
         Self {
             grace: DEFAULT_GRACE,
-            max_waste: 0.05,
+            max_waste: Waste::Share(0.05),
             dry_run: false,
+            without: HashSet::new(),
             pass_over_forged: false,
             time,
             pack_target: limits::PACK_TARGET,
@@ -69,7 +95,7 @@ pub enum PruneStep {
     Looking,
     /// Walking trees.
     Walking,
-    /// Moving blobs; counted in packs and bytes.
+    /// Moving what is needed out of packs; counted in these.
     Moving,
     /// Writing the index and deleting.
     Deleting,
@@ -97,15 +123,18 @@ pub trait Walk: Sync {
         lost: &LiveSet,
     ) -> Result<Vec<ObjectId>, Self::Error>;
 
-    /// Hears of each step, with what of it is done: items and bytes of so many; an error stops the prune.
-    fn step(&self, _: PruneStep, _done: (u64, u64), _of: (u64, u64)) -> Result<(), Self::Error> {
+    /// Hears of each step, with how many items and bytes it is about, 0 if that is not known; an error stops the prune.
+    fn step(&self, _: PruneStep, _items: u64, _bytes: u64) -> Result<(), Self::Error> {
         Ok(())
     }
+
+    /// Hears what of a step is done.
+    fn advance(&self, _items: u64, _bytes: u64) {}
 }
 
 /// Packs and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WaitingPacks {
+pub struct PackSum {
     /// How many.
     pub packs: u64,
     /// Their size in the store.
@@ -120,24 +149,26 @@ pub struct PruneReport {
     /// Distinct blobs that they need.
     pub live_blobs: u64,
     /// Packs in the store before.
-    pub before: WaitingPacks,
+    pub before: PackSum,
     /// Packs in which nothing was needed: marked by this run.
-    pub dead: WaitingPacks,
+    pub dead: PackSum,
     /// Packs of which the rest was moved: marked by this run.
-    pub repacked: WaitingPacks,
+    pub repacked: PackSum,
     /// Packs of interrupted runs, named by no index: marked by this run.
-    pub orphans: WaitingPacks,
-    /// Blobs that were moved, and their sealed bytes.
+    pub orphans: PackSum,
+    /// Blobs that were moved, dead members of their groups among them.
     pub moved_blobs: u64,
-    /// Bytes of these.
+    /// Their sealed bytes.
     pub moved_bytes: u64,
     /// Bytes written: packs, index, marks. 0 in a rehearsal.
     pub stored_bytes: u64,
     /// Packs deleted.
-    pub deleted: WaitingPacks,
+    pub deleted: PackSum,
     /// Packs that are marked and wait for the grace to pass: the next prune deletes them.
-    pub waiting: WaitingPacks,
-    /// Dead bytes that stay, within what is allowed.
+    pub waiting: PackSum,
+    /// Packs that stay as they are.
+    pub kept: PackSum,
+    /// Dead bytes in these, within what is allowed.
     pub waste_bytes: u64,
     /// Index objects that were replaced.
     pub index_replaced: u64,

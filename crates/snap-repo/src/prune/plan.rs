@@ -7,7 +7,7 @@ use snap_format::{BlobId, BlobKind, IndexedPack, ObjectId, PackHeader, limits};
 
 use super::inventory::{Inventory, Listed, Pack, Tally};
 use super::live::{Counts, LiveSet, Salt};
-use super::{PruneOptions, WaitingPacks};
+use super::{PackSum, PruneOptions};
 use crate::Result;
 use crate::marks::Marks;
 use crate::writer::lock;
@@ -144,7 +144,7 @@ pub(super) fn choose(
     });
     let mut chosen: HashSet<ObjectId> = HashSet::new();
     for pack in wasteful {
-        if waste as f64 <= options.max_waste * total as f64 {
+        if options.max_waste.allows(waste, total) {
             break;
         }
         waste -= pack.dead_bytes();
@@ -175,11 +175,8 @@ pub(super) fn choose(
 }
 
 /// Number and size of packs that are in the store.
-pub(super) fn weigh<'a>(
-    inventory: &Inventory,
-    packs: impl IntoIterator<Item = &'a ObjectId>,
-) -> WaitingPacks {
-    let mut out = WaitingPacks::default();
+pub(super) fn weigh<'a>(inventory: &Inventory, packs: impl IntoIterator<Item = &'a ObjectId>) -> PackSum {
+    let mut out = PackSum::default();
     for listed in packs.into_iter().filter_map(|id| inventory.there.get(id)) {
         out.packs += 1;
         out.bytes += listed.size;

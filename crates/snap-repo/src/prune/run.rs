@@ -82,7 +82,7 @@ impl<'a, W: Walk> Run<'a, W> {
         walk: &'a W,
         bad: &[BadPack],
     ) -> Result<Self, Stop<W::Error>> {
-        walk.step(PruneStep::Looking, (0, 0), (0, 0)).map_err(Stop::Error)?;
+        walk.step(PruneStep::Looking, 0, 0).map_err(Stop::Error)?;
         let marks = Marks::read(repository)?;
         let mut report = PruneReport::default();
         let snapshots = read_snapshots(repository, options, &mut report)?;
@@ -159,11 +159,13 @@ impl<'a, W: Walk> Run<'a, W> {
 
     /// Adds what the snapshots from position `from` on need to what is alive.
     fn walk_trees(&mut self, from: usize) -> Result<(), Stop<W::Error>> {
-        self.walk.step(PruneStep::Walking, (0, 0), (0, 0)).map_err(Stop::Error)?;
+        self.walk.step(PruneStep::Walking, 0, 0).map_err(Stop::Error)?;
         let (new, trees) = (&self.snapshots[from..], &self.inventory.trees);
         let findings = self.walk.walk(new, trees, &self.live).map_err(Stop::Error)?;
         match findings.into_iter().next() {
             None => Ok(()),
+            // It was there when the packs were listed.
+            Some(finding) if finding.code == FindingCode::Missing => Err(Stop::Overtaken),
             Some(mut finding) => {
                 let blamed = self.walk.blame(new, trees, &self.live.subset(&[])).map_err(Stop::Error)?;
                 finding.snapshots = blamed;
@@ -233,8 +235,10 @@ impl<'a, W: Walk> Run<'a, W> {
         let gone: HashSet<u32> = choice.named().collect();
         let stays = inventory.packs.iter().filter(|pack| inventory.is_there(pack));
         let stays = stays.filter(|pack| !self.marks.names(&pack.id));
-        let stays = stays.filter(|pack| inventory.number(&pack.id).is_some_and(|n| !gone.contains(&n)));
-        self.report.waste_bytes = stays.map(super::inventory::Pack::dead_bytes).sum();
+        let stays: Vec<_> =
+            stays.filter(|pack| inventory.number(&pack.id).is_some_and(|n| !gone.contains(&n))).collect();
+        self.report.waste_bytes = stays.iter().map(|pack| pack.dead_bytes()).sum();
+        self.report.kept = weigh(inventory, stays.into_iter().map(|pack| &pack.id));
     }
 
     /// What a run of now would free, as far as it depends on nobody else.
@@ -269,12 +273,14 @@ impl<'a, W: Walk> Run<'a, W> {
         homes: &Homes,
         victims: &HashSet<u32>,
     ) -> Result<Option<BadPack>, Stop<W::Error>> {
-        let bytes = victims.iter().map(|number| self.inventory.packs[*number as usize].live.bytes).sum();
-        let of = (victims.len() as u64, bytes);
-        self.walk.step(PruneStep::Moving, (0, 0), of).map_err(Stop::Error)?;
+        let packs = victims.iter().map(|number| &self.inventory.packs[*number as usize]);
+        let (items, bytes) = packs
+            .filter(|pack| pack.live.blobs > 0)
+            .fold((0, 0), |(items, bytes), pack| (items + 1, bytes + pack.size));
+        self.walk.step(PruneStep::Moving, items, bytes).map_err(Stop::Error)?;
         let (inventory, live, marks) = (&self.inventory, &self.live, &self.marks);
         let scene = Scene { inventory, live, homes, marks, victims };
-        Ok(mover.rescue(&scene, |_| ())?)
+        Ok(mover.rescue(&scene, |bytes| self.walk.advance(1, bytes))?)
     }
 
     /// Announces what goes. A run that deletes what others announced writes a mark too: it tells the store's time, and that a
@@ -370,7 +376,7 @@ impl<'a, W: Walk> Run<'a, W> {
 
     /// Index, packs, marks (F26).
     fn delete(&mut self, going: &HashSet<ObjectId>, own: &HashSet<ObjectId>) -> Result<(), Stop<W::Error>> {
-        self.walk.step(PruneStep::Deleting, (0, 0), (going.len() as u64, 0)).map_err(Stop::Error)?;
+        self.walk.step(PruneStep::Deleting, going.len() as u64, 0).map_err(Stop::Error)?;
         let repository = self.repository;
         if self.options.sabotage == Sabotage::MarksFirst {
             self.delete_marks(going, own)?;
@@ -495,7 +501,8 @@ fn drop_forgotten(
         forgotten.extend(record.forgotten().unwrap_or_default());
     }
     let gone: Vec<ObjectId> = snapshots.iter().map(|s| s.id).filter(|id| forgotten.contains(id)).collect();
-    snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id));
+    let is_without = |id: &ObjectId| options.dry_run && options.without.contains(id);
+    snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id) && !is_without(&snapshot.id));
     if !options.dry_run {
         delete(repository, Area::Snapshots, &gone)?;
     }

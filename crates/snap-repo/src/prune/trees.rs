@@ -95,15 +95,9 @@ impl TreePlaces {
         (&self.domains[usize::from(entry.domain)], entry.id)
     }
 
-    /// The pack of a tree's first place, by its number among those here.
-    pub fn pack_of(&self, number: u32) -> u32 {
-        self.entries[number as usize].pack
-    }
-
-    /// Name and size of a pack.
-    pub fn pack(&self, number: u32) -> (ObjectId, u64) {
-        let pack = &self.packs[number as usize];
-        (pack.id, pack.size)
+    /// Size in the store of the pack of a place, bytes.
+    pub fn pack_size(&self, place: &Located) -> u64 {
+        self.packs[place.pack as usize].size
     }
 
     /// Every place of the tree of a number.

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use explore::{Faults, Found, Role, Search};
 use snap_backend::MemoryBackend;
-use snap_repo::prune::PruneOptions;
+use snap_repo::prune::{PruneOptions, Waste};
 use snap_repo::{Sabotage, WriterOptions};
 use support::{backup, backup_with, create, forget, open, prune_now, prune_options};
 
@@ -36,7 +36,8 @@ fn writes(pieces: &'static [u64], sabotage: Sabotage) -> Role {
 }
 
 fn prunes(sabotage: Sabotage) -> Role {
-    let options = PruneOptions { sabotage, pack_target: PACK, max_waste: 0.2, ..prune_options(0) };
+    let options =
+        PruneOptions { sabotage, pack_target: PACK, max_waste: Waste::Share(0.2), ..prune_options(0) };
     let act = move |repository: &snap_repo::Repository| prune_now(repository, &options).map(|_| None);
     Role { act: Arc::new(act), changes: &["packs", "index", "marks"] }
 }

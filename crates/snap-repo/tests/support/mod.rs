@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use snap_backend::Backend;
 use snap_format::{BlobId, BlobKind, ObjectId, Record, Summary, Time, TreeBlob};
-use snap_repo::prune::{LiveSet, PruneOptions, PruneReport, TreePlaces, Walk, prune};
+use snap_repo::prune::{LiveSet, PruneOptions, PruneReport, TreePlaces, Walk, Waste, prune};
 use snap_repo::{
     Area, BlobReader, Finding, Index, NewSnapshot, RepoError, Repository, Result, Sabotage, Scratch, Secret,
     Snapshot, Writer, WriterOptions, object_name,
@@ -20,7 +20,12 @@ pub fn writer_options(sabotage: Sabotage) -> WriterOptions {
 
 pub fn prune_options(grace_secs: u64) -> PruneOptions {
     let grace = std::time::Duration::from_secs(grace_secs);
-    PruneOptions { grace, max_waste: 0.0, pack_target: PACK, ..PruneOptions::at(Time::new(0, 0)) }
+    PruneOptions {
+        grace,
+        max_waste: Waste::Share(0.0),
+        pack_target: PACK,
+        ..PruneOptions::at(Time::new(0, 0))
+    }
 }
 
 /// A new repository.
