@@ -7,6 +7,7 @@ mod backup;
 mod config;
 mod key;
 mod look;
+mod prune;
 mod restore;
 mod retention;
 pub mod values;
@@ -20,6 +21,7 @@ pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
+pub use prune::PruneArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -146,6 +148,8 @@ Examples:
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
+    /// Free the space of what no snapshot needs any more.
+    Prune(PruneArgs),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -204,6 +208,7 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
