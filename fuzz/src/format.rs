@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 
 use snap_format::{
     BlobEntry, Body, Bundle, Config, Content, Envelope, Epoch, FormatError, HEAD_LEN, Head, IndexObject,
-    Inner, Mark, Node, NodeKind, PackHeader, Record, RecordBody, RunKeyEntry, TreeBlob, decode_key_file,
-    decode_recovery_key, encode_key_file, encode_recovery_key, limits,
+    Inner, Mark, Node, NodeKind, PackHeader, Record, RecordBody, RunKeyEntry, SnapshotBundle, TreeBlob,
+    decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key, limits,
 };
 
 /// A property, and the name of its target and of the directory with its corpus.
 pub type Property = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const PROPERTIES: [Property; 15] = [
+pub const PROPERTIES: [Property; 16] = [
     ("config", config),
     ("epoch", epoch),
     ("slot_details", slot_details),
@@ -24,6 +24,7 @@ pub const PROPERTIES: [Property; 15] = [
     ("index", index),
     ("tree_blob", tree_blob),
     ("envelope", envelope),
+    ("snapshot_bundle", snapshot_bundle),
     ("body", body),
     ("record", record),
     ("mark", mark),
@@ -201,6 +202,13 @@ fn check_node(node: &Node) {
 /// Payload of a snapshot.
 pub fn envelope(data: &[u8]) -> bool {
     stable(data, Envelope::decode, Envelope::encode).is_some()
+}
+
+/// Payload of a snapshot bundle.
+pub fn snapshot_bundle(data: &[u8]) -> bool {
+    let Some(bundle) = stable(data, SnapshotBundle::decode, SnapshotBundle::encode) else { return false };
+    assert!((1..=limits::ITEMS).contains(&bundle.members.len()));
+    true
 }
 
 /// What only readers know of a snapshot.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions, Site};
 use snap_crypto::Zeroizing;
-use snap_format::{CONFIG_CHECKSUM_LEN, Config, RepoId};
+use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
-use snap_repo::{Cache, Finding, RepoError, Repository, Secret};
+use snap_repo::{Area, Cache, Finding, RepoError, Repository, Secret, areas_of_a_backup};
 
 use crate::app::App;
 use crate::exit::{Exit, Failure};
@@ -181,24 +181,53 @@ impl Opened {
     }
 }
 
-/// Opens the repository; `use_cached_objects` lets a remote one's small objects come from the cache.
-pub fn open(app: &App, use_cached_objects: bool) -> Result<Opened, Failure> {
-    let place = Place::find(app)?;
-    open_at(app, &place, use_cached_objects).map_err(|failure| place.explain(failure))
+/// What opening lists on the way, so that it costs no round trip of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Nothing: the keys are all that is wanted.
+    Keys,
+    /// Nothing, and small objects come from the store itself, not from the cache.
+    Checking,
+    /// The snapshots.
+    Snapshots,
+    /// Snapshots and index.
+    Reading,
+    /// All that a backup looks at before it begins.
+    Backup,
 }
 
-fn open_at(app: &App, place: &Place, use_cached_objects: bool) -> Result<Opened, Failure> {
+impl Purpose {
+    fn areas(self, cache_base: Option<&Path>, location: &str) -> Vec<Area> {
+        match self {
+            Self::Keys | Self::Checking => Vec::new(),
+            Self::Snapshots => vec![Area::Snapshots],
+            Self::Reading => vec![Area::Snapshots, Area::Index],
+            Self::Backup => {
+                let place = cache_base.map(|base| Cache::of_place(base, location));
+                areas_of_a_backup(place.as_ref())
+            }
+        }
+    }
+}
+
+/// Opens the repository.
+pub fn open(app: &App, purpose: Purpose) -> Result<Opened, Failure> {
+    let place = Place::find(app)?;
+    open_at(app, &place, purpose).map_err(|failure| place.explain(failure))
+}
+
+fn open_at(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
     let source = place.key(app)?;
     let backend = place.connect(app, false)?;
     let secret = load_secret(source.as_ref(), place.probe(app)?.as_ref())?;
-    open_with(app, place, backend, &secret, use_cached_objects)
+    open_with(app, place, backend, &secret, purpose)
 }
 
 /// A copy, opened, or why it is not.
 pub type MaybeOpened = (Place, Result<Opened, Failure>);
 
 /// Opens every copy of this run, each for itself: one that does not answer hides no other.
-pub fn open_all(app: &App) -> Result<Vec<MaybeOpened>, Failure> {
+pub fn open_all(app: &App, purpose: Purpose) -> Result<Vec<MaybeOpened>, Failure> {
     let given = KeySource::choose(&app.global, &app.env)?;
     // Standard input can be read once.
     let mut shared: Option<Secret> = None;
@@ -208,12 +237,12 @@ pub fn open_all(app: &App) -> Result<Vec<MaybeOpened>, Failure> {
             let backend = place.connect(app, false)?;
             if given.is_none() {
                 let secret = load_secret(place.key(app)?.as_ref(), place.probe(app)?.as_ref())?;
-                return open_with(app, &place, backend, &secret, true);
+                return open_with(app, &place, backend, &secret, purpose);
             }
             if shared.is_none() {
                 shared = Some(load_secret(given.as_ref(), place.probe(app)?.as_ref())?);
             }
-            open_with(app, &place, backend, shared.as_ref().expect("it was just loaded"), true)
+            open_with(app, &place, backend, shared.as_ref().expect("it was just loaded"), purpose)
         };
         let opened = open().map_err(|failure| place.explain(failure));
         out.push((place, opened));
@@ -225,7 +254,7 @@ pub fn open_all(app: &App) -> Result<Vec<MaybeOpened>, Failure> {
 pub fn open_with_secret(app: &App, secret: &Secret) -> Result<Opened, Failure> {
     let place = Place::find(app)?;
     let backend = place.connect(app, false)?;
-    open_with(app, &place, backend, secret, true)
+    open_with(app, &place, backend, secret, Purpose::Keys)
 }
 
 /// Gets the key. That there is no repository is told before anything that is wrong with the key.
@@ -248,38 +277,25 @@ fn open_with(
     place: &Place,
     backend: Arc<dyn Backend>,
     secret: &Secret,
-    use_cached_objects: bool,
+    purpose: Purpose,
 ) -> Result<Opened, Failure> {
     let cache_base = cache_base(app);
-    let mut store = Arc::clone(&backend);
-    if backend.local_root().is_none() {
-        // Only names a directory: whether it is true shows when the repository is opened.
-        let id = claimed_id(place.probe(app)?.as_ref())?;
-        if let (Some(base), Some(id), true) = (&cache_base, id, use_cached_objects) {
-            store = Cache::new(base, id).wrap(backend);
-        }
-    }
-    let repository = Repository::open(store, secret)?;
+    let is_checking = purpose == Purpose::Checking;
+    let areas = purpose.areas(cache_base.as_deref(), &backend.location());
+    let store = match &cache_base {
+        Some(base) if backend.local_root().is_none() && !is_checking => Cache::wrap_below(base, backend),
+        _ => backend,
+    };
+    let repository = Repository::open_with(store, secret, &areas)?;
     let cache = cache_base.as_ref().map(|base| Cache::new(base, repository.id()));
     let rolled_back = cache.as_ref().and_then(|cache| repository.accept_head(cache));
     // `check`, which wants nothing from the cache, reports these itself.
-    if use_cached_objects {
+    if !is_checking {
+        cache.iter().for_each(|cache| repository.remember_in(cache));
         repository.findings().iter().chain(&rolled_back).for_each(|finding| app.out.finding(finding));
     }
     let (copy, is_default) = (place.copy.clone(), place.default_key.is_some());
     Ok(Opened { repository, cache, cache_base, copy, is_default, rolled_back })
-}
-
-/// The id in `config`, unauthenticated; none if it is damaged or missing, which whoever opens it will tell.
-fn claimed_id(backend: &dyn Backend) -> Result<Option<RepoId>, Failure> {
-    let name = ObjectName::new("config").expect("a plain name");
-    let bytes = match backend.get(&name) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let body = bytes.len().checked_sub(CONFIG_CHECKSUM_LEN).and_then(|len| bytes.get(..len));
-    Ok(body.and_then(|body| Config::decode(body).ok()).map(|config| config.repository))
 }
 
 /// Makes the directory of all caches. Without one everything works, only slower.
@@ -401,11 +417,11 @@ fn make_key_file(path: &Path) -> std::io::Result<(NewKeyFile, Secret)> {
 pub fn open_or_create_default(app: &App) -> Result<(Opened, Option<Created>), Failure> {
     let place = Place::find(app)?;
     if place.default_key.is_none() || exists(place.probe(app)?.as_ref())? {
-        return open(app, true).map(|opened| (opened, None));
+        return open(app, Purpose::Backup).map(|opened| (opened, None));
     }
     let created = create_at(app, &place)?;
     let backend = place.connect(app, false)?;
-    let opened = open_with(app, &place, backend, &created.secret, true)?;
+    let opened = open_with(app, &place, backend, &created.secret, Purpose::Backup)?;
     Ok((opened, Some(created)))
 }
 

@@ -92,16 +92,12 @@ fn read(
     for finding in set.findings.iter().chain(&overlays.findings).chain(&overlays.unreadable) {
         app.out.finding(finding);
     }
-    let mut paths = HashMap::new();
+    let mut paths: HashMap<ObjectId, Vec<Vec<u8>>> = HashMap::new();
     let looks = (with_paths || !filter.paths.is_empty()) && repository.keyring().can_read();
     if looks {
-        for snapshot in &set.snapshots {
-            match repository.open_body(snapshot).map_err(RepoError::into_finding) {
-                Ok(body) => drop(paths.insert(snapshot.id, body.paths)),
-                Err(Ok(finding)) => app.out.finding(&finding),
-                Err(Err(error)) => return Err(error.into()),
-            }
-        }
+        let (bodies, findings) = repository.open_bodies(&set.snapshots)?;
+        findings.iter().for_each(|finding| app.out.finding(finding));
+        paths = bodies.into_iter().map(|(id, body)| (id, body.paths)).collect();
     }
     let known = |snapshot: &Snapshot| paths.get(&snapshot.id).map_or(&[][..], Vec::as_slice);
     let fits = |snapshot: &&Snapshot| filter.matches(snapshot, known(snapshot));

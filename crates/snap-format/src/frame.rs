@@ -25,6 +25,8 @@ pub enum ObjectKind {
     Record,
     /// Packs about to be deleted.
     Mark,
+    /// Many commit points in one object.
+    SnapshotBundle,
 }
 
 impl ObjectKind {
@@ -36,6 +38,7 @@ impl ObjectKind {
             Self::Snapshot => (BOX_MAGIC, 2),
             Self::Record => (BOX_MAGIC, 3),
             Self::Mark => (BOX_MAGIC, 4),
+            Self::SnapshotBundle => (BOX_MAGIC, 5),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Head {
             (false, 2) => ObjectKind::Snapshot,
             (false, 3) => ObjectKind::Record,
             (false, 4) => ObjectKind::Mark,
+            (false, 5) => ObjectKind::SnapshotBundle,
             (_, other) => return Err(FormatError::Newer { what: "object kind", found: other.into() }),
         };
         if head[11] != 0 {

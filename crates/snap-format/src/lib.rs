@@ -29,6 +29,7 @@ mod node;
 mod pack;
 mod record;
 mod snapshot;
+mod snapshot_bundle;
 mod text_keys;
 mod tree;
 
@@ -45,6 +46,7 @@ pub use pack::{
 };
 pub use record::{Mark, Pin, Record, RecordBody};
 pub use snapshot::{Body, Envelope, Summary};
+pub use snapshot_bundle::{BundledSnapshot, SnapshotBundle};
 pub use text_keys::{decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key};
 pub use tree::{BranchEntry, LeafCutter, TreeBlob};
 

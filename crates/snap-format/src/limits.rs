@@ -26,7 +26,7 @@ pub const BRANCH_LEVELS: usize = 8;
 pub const INLINE_CONTENT: usize = 4096;
 /// BlobIds in one content list that a writer makes.
 pub const CONTENT_LIST: usize = 8192;
-/// Items of an array: packs of an index object, nodes of a leaf, tags, …. A byte of input must not become much memory.
+/// Items of an array: packs of an index object, members of a snapshot bundle, nodes of a leaf, tags, …. A byte of input must not become much memory.
 pub const ITEMS: usize = 1 << 16;
 /// Reason of a pin, bytes.
 pub const PIN_REASON: usize = 4096;

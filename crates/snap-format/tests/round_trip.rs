@@ -6,11 +6,12 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
-    EpochKeys, FormatError, HEAD_LEN, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
-    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role,
-    RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr,
-    decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key, limits, padme,
+    BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, BundledSnapshot, Codec, Config, Content,
+    Envelope, Epoch, EpochId, EpochKeys, FormatError, HEAD_LEN, Head, IndexObject, IndexedPack, Inner,
+    KdfParams, Link, Mark, Node, NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record,
+    RecordBody, RepoId, Role, RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind,
+    SnapshotBundle, Summary, Time, TreeBlob, Xattr, decode_key_file, decode_recovery_key, encode_key_file,
+    encode_recovery_key, limits, padme,
 };
 
 /// Numbers of every length that CBOR has.
@@ -369,6 +370,13 @@ proptest! {
     }
 
     #[test]
+    fn snapshot_bundles(members in vec((any::<i64>(), bytes(300)), 1..5)) {
+        let members = members.into_iter().map(|(stored_secs, bytes)| BundledSnapshot { stored_secs, bytes }).collect();
+        let bundle = SnapshotBundle { members };
+        prop_assert_eq!(SnapshotBundle::decode(&bundle.encode()), Ok(bundle));
+    }
+
+    #[test]
     fn marks(time in time(), packs in vec(object_id(), 0..4)) {
         let mark = Mark { time, packs };
         prop_assert_eq!(Mark::decode(&mark.encode()), Ok(mark));
@@ -384,9 +392,9 @@ proptest! {
     }
 
     #[test]
-    fn heads(kind in 0..6usize, epoch: [u8; 16], behind in bytes(9)) {
-        use ObjectKind::{DataPack, Index, Mark, Record, Snapshot, TreePack};
-        let kind = [DataPack, TreePack, Index, Snapshot, Record, Mark][kind];
+    fn heads(kind in 0..7usize, epoch: [u8; 16], behind in bytes(9)) {
+        use ObjectKind::{DataPack, Index, Mark, Record, Snapshot, SnapshotBundle, TreePack};
+        let kind = [DataPack, TreePack, Index, Snapshot, Record, Mark, SnapshotBundle][kind];
         let head = Head { kind, epoch: EpochId(epoch) };
         let bytes = head.encode();
         prop_assert_eq!(Head::decode(&[&bytes[..], &behind].concat()), Ok(head));

@@ -30,6 +30,7 @@ pub(crate) fn signed_inner(
 pub(crate) struct Opened {
     pub(crate) slot: SlotId,
     pub(crate) member: Member,
+    pub(crate) epoch: EpochId,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn open_inner(
     let message = signed_message(keyring.repository, head, inner.slot, &payload);
     verify(&member.verify, &message, &inner.signature)
         .map_err(|_| forged(format!("the signature of the slot {} does not fit", inner.slot)))?;
-    Ok(Opened { slot: inner.slot, member: member.clone(), payload })
+    Ok(Opened { slot: inner.slot, member: member.clone(), epoch, payload })
 }
 
 /// Makes a signed box under the head epoch.
@@ -89,7 +90,7 @@ pub(crate) fn open_box(keyring: &Keyring, object: &str, kind: ObjectKind, bytes:
     let opened = open_inner(keyring, object, &head_bytes, head.epoch, &ad, &bytes[HEAD_LEN..])?;
     let may_sign = match (kind, opened.member.role) {
         (_, Role::Owner) | (ObjectKind::Record, _) => true,
-        (ObjectKind::Mark, _) | (_, Role::Restore) => false,
+        (ObjectKind::Mark | ObjectKind::SnapshotBundle, _) | (_, Role::Restore) => false,
         (_, Role::Backup) => true,
     };
     if may_sign {

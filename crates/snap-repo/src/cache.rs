@@ -1,23 +1,36 @@
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use snap_backend::{Backend, BackendError, Bytes, ObjectMeta, ObjectName, PutOutcome};
 use snap_crypto::hash;
-use snap_format::{RepoId, SlotId};
+use snap_format::{CONFIG_CHECKSUM_LEN, Config, ObjectId, RepoId, SlotId};
 
+use crate::names::{CONFIG, CONFIG_BACKUP};
 use crate::parse_object_name;
 
 /// The local cache of one repository: a directory that may be deleted at any time without loss. Whatever goes wrong with it
 /// only costs time.
 #[derive(Debug, Clone)]
 pub struct Cache {
+    base: PathBuf,
     root: PathBuf,
 }
 
 impl Cache {
     /// The cache of `repository` below `base`.
     pub fn new(base: &Path, repository: RepoId) -> Self {
-        Self { root: base.join(&repository.to_hex()[..32]) }
+        Self { base: base.to_owned(), root: base.join(&repository.to_hex()[..32]) }
+    }
+
+    /// What this machine knows of a store's place, whatever repository is there: hints at how to ask, nothing to rely on.
+    pub fn of_place(base: &Path, location: &str) -> Self {
+        let hex = ObjectId(hash(location.as_bytes())).to_hex();
+        Self { base: base.to_owned(), root: base.join("places").join(&hex[..32]) }
+    }
+
+    /// As [`Cache::of_place`], below the same directory as this cache.
+    pub fn place(&self, location: &str) -> Self {
+        Self::of_place(&self.base, location)
     }
 
     /// Its directory.
@@ -56,7 +69,13 @@ impl Cache {
 
     /// A backend that keeps small immutable objects in this cache. Their bytes are compared with their names on each use.
     pub fn wrap(&self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        Arc::new(Caching { cache: self.clone(), backend })
+        Arc::new(Caching { base: self.base.clone(), cache: OnceLock::from(self.clone()), backend })
+    }
+
+    /// The same for a repository that is not known yet: from its config on, objects are kept in its cache below `base`. The
+    /// config only names a directory; whether it is true shows when the repository is opened.
+    pub fn wrap_below(base: &Path, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Caching { base: base.to_owned(), cache: OnceLock::new(), backend })
     }
 }
 
@@ -76,33 +95,51 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 #[derive(Debug)]
 struct Caching {
-    cache: Cache,
+    base: PathBuf,
+    cache: OnceLock<Cache>,
     backend: Arc<dyn Backend>,
 }
 
 /// Objects that are small and read by every run.
 fn is_cached(name: &ObjectName) -> bool {
-    ["index/", "snapshots/", "epochs/", "marks/"].iter().any(|prefix| name.as_str().starts_with(prefix))
+    // Not snapshots: they stand in a table (`snapshot_cache`).
+    ["index/", "epochs/", "marks/"].iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 fn is_genuine(name: &ObjectName, bytes: &[u8]) -> bool {
     parse_object_name(name.as_str()).is_some_and(|(_, id)| hash(bytes) == id.0)
 }
 
+impl Caching {
+    /// Learns from a config whose cache this is.
+    fn meet_config(&self, bytes: &[u8]) {
+        let body = bytes.len().checked_sub(CONFIG_CHECKSUM_LEN).and_then(|len| bytes.get(..len));
+        if self.cache.get().is_none()
+            && let Some(config) = body.and_then(|body| Config::decode(body).ok())
+        {
+            let _ = self.cache.set(Cache::new(&self.base, config.repository));
+        }
+    }
+}
+
 impl Backend for Caching {
     fn get(&self, name: &ObjectName) -> Result<Bytes, BackendError> {
-        if !is_cached(name) {
-            return self.backend.get(name);
-        }
-        if let Some(bytes) = self.cache.read(name.as_str()) {
+        let Some(cache) = self.cache.get().filter(|_| is_cached(name)) else {
+            let bytes = self.backend.get(name)?;
+            if [CONFIG, CONFIG_BACKUP].contains(&name.as_str()) {
+                self.meet_config(&bytes);
+            }
+            return Ok(bytes);
+        };
+        if let Some(bytes) = cache.read(name.as_str()) {
             if is_genuine(name, &bytes) {
                 return Ok(bytes.into());
             }
-            self.cache.remove(name.as_str());
+            cache.remove(name.as_str());
         }
         let bytes = self.backend.get(name)?;
         if is_genuine(name, &bytes) {
-            let _ = self.cache.write(name.as_str(), &bytes);
+            let _ = cache.write(name.as_str(), &bytes);
         }
         Ok(bytes)
     }
@@ -117,8 +154,8 @@ impl Backend for Caching {
 
     fn put(&self, name: &ObjectName, body: Bytes) -> Result<PutOutcome, BackendError> {
         let outcome = self.backend.put(name, body.clone())?;
-        if is_cached(name) {
-            let _ = self.cache.write(name.as_str(), &body);
+        if let Some(cache) = self.cache.get().filter(|_| is_cached(name)) {
+            let _ = cache.write(name.as_str(), &body);
         }
         Ok(outcome)
     }
@@ -136,7 +173,9 @@ impl Backend for Caching {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), BackendError> {
-        self.cache.remove(name.as_str());
+        if let Some(cache) = self.cache.get() {
+            cache.remove(name.as_str());
+        }
         self.backend.delete(name)
     }
 

@@ -8,6 +8,7 @@ use snap_format::{
 };
 
 use crate::boxes::open_box;
+use crate::listing::Listed;
 use crate::{Area, Finding, FindingCode, RepoError, Repository, Result, for_each_parallel, object_name};
 
 /// Where a blob lies, ready to be fetched and opened.
@@ -152,9 +153,9 @@ impl Index {
     }
 
     fn load_listed(repository: &Repository) -> Result<(Self, Vec<Finding>)> {
-        let names = repository.list(Area::Index)?;
+        let names = repository.take_listing(Area::Index)?;
         let loaded = Mutex::new(Vec::with_capacity(names.len()));
-        for_each_parallel(&names, repository.backend().parallelism(), |(id, size)| {
+        for_each_parallel(&names, repository.backend().parallelism(), |Listed { id, size, .. }| {
             let outcome = load_object(repository, id, *size).map_err(RepoError::into_finding_among_many);
             let outcome = match outcome {
                 Ok(loaded) => Ok(loaded),

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use snap_backend::ErrorKind;
 use snap_format::{BlobId, ObjectId, PackHeader};
 
+use crate::listing::list_area;
 use crate::pack::parse_pack;
 use crate::{Area, Index, RepoError, Result, Writer, object_name};
 
@@ -40,26 +41,44 @@ struct Ground {
 }
 
 impl Writer {
-    /// Looks at the marks until nothing has changed since everything was last seen to be safe, as often in a row as `quiet`
-    /// says: a listing is not taken in one moment, and two in a row miss nothing that happened before the first (F27).
-    pub(crate) fn look(&mut self, quiet: usize) -> Result<()> {
-        let (mut unchanged, mut looks) = (0, 0);
-        while unchanged < quiet {
+    /// Looks at the marks until nothing has changed since everything was last seen to be safe (F27 b).
+    pub(crate) fn look(&mut self) -> Result<()> {
+        for _ in 0..MOST_LOOKS {
             if !self.marks.refresh(&self.repository)? {
-                unchanged += 1;
-                continue;
+                return Ok(());
             }
-            unchanged = 0;
-            looks += 1;
-            if looks > MOST_LOOKS {
-                return Err(RepoError::Overtaken);
-            }
-            // Twice: what a prune takes away between the lists and the reads is elsewhere by then.
-            if !self.stand_on_safe_ground()? && !self.stand_on_safe_ground()? {
-                return Err(RepoError::Overtaken);
-            }
+            self.seek_safe_ground()?;
         }
-        Ok(())
+        Err(RepoError::Overtaken)
+    }
+
+    /// Looks once more at the marks, then at the index (F27 d).
+    ///
+    /// In this order, and not both at once. A prune that has not seen the snapshot put its marks before that. Either they are
+    /// still listed, or what it did to the index before it took them away (F26) shows in a listing that begins when that
+    /// of the marks has ended. A listing is not taken in one moment, and that of the marks alone could miss a mark that
+    /// goes and the trace that comes meanwhile.
+    pub(crate) fn last_look(&mut self) -> Result<()> {
+        for _ in 0..MOST_LOOKS {
+            self.look()?;
+            let listed = list_area(self.repository.backend().as_ref(), Area::Index)?;
+            let is_listed = |id: &ObjectId| listed.binary_search_by_key(id, |listed| listed.id).is_ok();
+            let own = self.uploader.index_objects();
+            if self.relied_on.iter().chain(&own[self.own_seen..]).all(is_listed) {
+                return Ok(());
+            }
+            self.seek_safe_ground()?;
+        }
+        Err(RepoError::Overtaken)
+    }
+
+    fn seek_safe_ground(&mut self) -> Result<()> {
+        // Twice: what a prune takes away between the lists and the reads is elsewhere by then.
+        if self.stand_on_safe_ground()? || self.stand_on_safe_ground()? {
+            Ok(())
+        } else {
+            Err(RepoError::Overtaken)
+        }
     }
 
     /// Sees to it that all blobs of this run lie in packs that stay: those in packs that a prune has marked are moved.
@@ -67,6 +86,7 @@ impl Writer {
     fn stand_on_safe_ground(&mut self) -> Result<bool> {
         // Those of before: what is moved now goes into packs that the lists below do not show.
         let stored = self.uploader.stored_packs();
+        let own_seen = self.uploader.index_objects().len();
         // In this order: a pack that is deleted after the marks were read was marked then, or is by a prune that will see
         // the snapshot; one that was deleted before is not listed.
         let (index, _) = Index::load(&self.repository)?;
@@ -90,6 +110,7 @@ impl Writer {
             }
         }
         self.flush()?;
+        (self.relied_on, self.own_seen) = (ground.index.objects().to_vec(), own_seen);
         Ok(true)
     }
 

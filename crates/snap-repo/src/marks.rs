@@ -1,12 +1,15 @@
 //! Marks: the packs that a prune is about to delete (`docs/format.md` §12), and whether anything has changed among them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
 
 use snap_backend::{ErrorKind, Timestamp};
 use snap_format::{Mark, ObjectId, ObjectKind, Time};
 
 use crate::index::check_box_size;
-use crate::{Area, RepoError, Repository, Result, object_name, parse_object_name};
+use crate::listing::{Listed, list_area};
+use crate::writer::lock;
+use crate::{Area, RepoError, Repository, Result, for_each_parallel, object_name};
 
 /// An object in `marks/`.
 #[derive(Debug, Clone)]
@@ -28,9 +31,7 @@ pub(crate) struct Marks {
 impl Marks {
     /// Reads all marks.
     pub(crate) fn read(repository: &Repository) -> Result<Self> {
-        let mut marks = Self::default();
-        marks.refresh(repository)?;
-        Ok(marks)
+        Self::of_listing(repository, list_area(repository.backend().as_ref(), Area::Marks)?)
     }
 
     /// Whether a mark names the pack.
@@ -43,27 +44,33 @@ impl Marks {
         &self.packs
     }
 
+    /// As a listing shows them.
+    pub(crate) fn of_listing(repository: &Repository, listing: Vec<Listed>) -> Result<Self> {
+        let mut marks = Self::default();
+        marks.take(repository, listing)?;
+        Ok(marks)
+    }
+
     /// Lists again and reads what is new. Returns whether anything came or went.
     pub(crate) fn refresh(&mut self, repository: &Repository) -> Result<bool> {
-        let mut listed = BTreeMap::new();
-        repository.backend().list(Area::Marks.prefix(), &mut |meta| {
-            if let Some((_, id)) = parse_object_name(meta.name.as_str()) {
-                listed.insert(id, (meta.size_bytes, meta.modified));
-            }
-            Ok(())
-        })?;
-        if listed.keys().eq(self.objects.keys()) {
+        self.take(repository, list_area(repository.backend().as_ref(), Area::Marks)?)
+    }
+
+    fn take(&mut self, repository: &Repository, mut listing: Vec<Listed>) -> Result<bool> {
+        listing.dedup_by_key(|listed| listed.id);
+        if listing.iter().map(|listed| &listed.id).eq(self.objects.keys()) {
             return Ok(false);
         }
-        self.objects.retain(|id, _| listed.contains_key(id));
-        for (id, (size, stored)) in listed {
-            if self.objects.contains_key(&id) {
-                continue;
-            }
+        let is_listed = |id: &ObjectId| listing.binary_search_by_key(id, |listed| listed.id).is_ok();
+        self.objects.retain(|id, _| is_listed(id));
+        listing.retain(|listed| !self.objects.contains_key(&listed.id));
+        let new = Mutex::new(&mut self.objects);
+        for_each_parallel(&listing, repository.backend().parallelism(), |Listed { id, size, stored }| {
             // One that is gone by now counts as seen: that it was there is what matters.
-            let mark = read_mark(repository, &id, size)?.map(|mark| (mark.time, mark.packs));
-            self.objects.insert(id, MarkObject { stored, mark });
-        }
+            let mark = read_mark(repository, id, *size)?.map(|mark| (mark.time, mark.packs));
+            lock(&new).insert(*id, MarkObject { stored: *stored, mark });
+            Ok::<_, RepoError>(())
+        })?;
         let marks = self.objects.values().filter_map(|object| object.mark.as_ref());
         self.packs = marks.flat_map(|(_, packs)| packs.iter().copied()).collect();
         Ok(true)

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use snap_backend::{Backend, BackendError, Bytes, ErrorKind, ObjectMeta, ObjectName, PutOutcome};
 use snap_crypto::{SealKey, SignatureKey, Zeroizing, hash};
@@ -13,10 +13,12 @@ use crate::epochs::{
     Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
 };
 use crate::keyring::MAIN_DOMAIN;
+use crate::listing::{Listed, Listings, list_all, list_area};
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
+use crate::parallel::join;
+use crate::writer::lock;
 use crate::{
     Area, Cache, Finding, FindingCode, Keyring, RepoError, Result, Secret, for_each_parallel, object_name,
-    parse_object_name,
 };
 
 /// Where the cache remembers the newest epoch.
@@ -37,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) lineage: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
+    pub(crate) listings: Listings,
+    pub(crate) cache: OnceLock<Cache>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -102,19 +106,39 @@ impl Repository {
 
     /// Opens a repository with whatever slot `secret` opens.
     pub fn open(backend: Arc<dyn Backend>, secret: &Secret) -> Result<Self> {
-        let (config, mut findings) = read_config(backend.as_ref())?;
-        let objects = read_epochs(backend.as_ref(), &mut findings)?;
+        Self::open_with(backend, secret, &[])
+    }
+
+    /// As [`Repository::open`], and lists `prefetch` on the way: config, epochs and these listings are one round trip. The
+    /// next who reads one of these areas uses the listing, once.
+    pub fn open_with(backend: Arc<dyn Backend>, secret: &Secret, prefetch: &[Area]) -> Result<Self> {
+        let listings = Listings::default();
+        let (configs, listed) = std::thread::scope(|scope| {
+            let configs = [CONFIG, CONFIG_BACKUP].map(|name| {
+                let backend = &backend;
+                (name, scope.spawn(move || backend.get(&fixed_name(name))))
+            });
+            let areas: Vec<Area> = prefetch.iter().copied().chain([Area::Epochs]).collect();
+            let listed = list_all(backend.as_ref(), &areas, &listings);
+            (configs.map(|(name, thread)| (name, join(thread))), listed)
+        });
+        let (config, mut findings) = choose_config(configs, &backend.location())?;
+        listed?;
+        let epochs = lock(&listings).remove(&Area::Epochs).unwrap_or_default();
+        let objects = read_epochs(backend.as_ref(), &epochs, &mut findings)?;
         let mut chain = verify_chain(config.repository, config.first_epoch, &objects)?;
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys: Mutex::default() };
+        let (run_keys, cache) = (Mutex::default(), OnceLock::new());
+        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings, cache };
         Ok(Self { inner: Arc::new(inner), backend })
     }
 
     /// The chain of epochs as the store shows it now.
     pub(crate) fn chain_now(&self) -> Result<Chain> {
-        let objects = read_epochs(self.backend().as_ref(), &mut Vec::new())?;
+        let listed = list_area(self.backend().as_ref(), Area::Epochs)?;
+        let objects = read_epochs(self.backend().as_ref(), &listed, &mut Vec::new())?;
         verify_chain(self.id(), self.inner.config.first_epoch, &objects)
     }
 
@@ -155,6 +179,11 @@ impl Repository {
         // Without a memory the next run is no worse off than a first one.
         let _ = cache.write(HEAD_FILE, head.to_hex().as_bytes());
         None
+    }
+
+    /// From now on verified snapshots are kept in `cache`, and not verified again. The first cache counts.
+    pub fn remember_in(&self, cache: &Cache) {
+        let _ = self.inner.cache.set(cache.clone());
     }
 
     /// Its id, shared by its copies.
@@ -217,36 +246,22 @@ impl Repository {
         self.inner.run_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(entry, key.clone());
         Ok((key, entry))
     }
-
-    /// Ids of the objects in an area, with their sizes; names that are not of the format are left out.
-    pub fn list(&self, area: Area) -> Result<Vec<(ObjectId, u64)>> {
-        list_area(self.backend().as_ref(), area)
-    }
 }
 
 fn run_key_info(repository: RepoId) -> Vec<u8> {
     [b"snap v0 run key".as_slice(), &repository.0].concat()
 }
 
-pub(crate) fn list_area(backend: &dyn Backend, area: Area) -> Result<Vec<(ObjectId, u64)>> {
-    let mut out = Vec::new();
-    backend.list(area.prefix(), &mut |meta| {
-        if let Some((_, id)) = parse_object_name(meta.name.as_str()) {
-            out.push((id, meta.size_bytes));
-        }
-        Ok(())
-    })?;
-    out.sort_unstable();
-    Ok(out)
-}
-
-/// Reads whichever of the two configs verifies (F6).
-fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
+/// Takes whichever of the two configs verifies (F6).
+fn choose_config(
+    read: [(&'static str, Result<Bytes, BackendError>); 2],
+    location: &str,
+) -> Result<(Config, Vec<Finding>)> {
     let mut findings = Vec::new();
     let mut configs = Vec::new();
     let mut newer = None;
-    for name in [CONFIG, CONFIG_BACKUP] {
-        match backend.get(&fixed_name(name)) {
+    for (name, read) in read {
+        match read {
             Ok(bytes) => match parse_config(name, &bytes) {
                 Ok(config) => configs.push(config),
                 Err(NotThisConfig { error, is_whole: true }) if error.is_newer() => return Err(error),
@@ -276,7 +291,7 @@ fn read_config(backend: &dyn Backend) -> Result<(Config, Vec<Finding>)> {
         (Some(config), _) => Ok((config, findings)),
         (None, _) if newer.is_some() => Err(newer.expect("it was just looked at")),
         (None, _) if findings.iter().all(|finding| finding.code == FindingCode::Missing) => {
-            Err(RepoError::NoRepository(backend.location()))
+            Err(RepoError::NoRepository(location.to_owned()))
         }
         (None, _) => Err(RepoError::from(findings.swap_remove(0))),
     }
@@ -304,19 +319,22 @@ fn parse_config(name: &str, bytes: &[u8]) -> Result<Config, NotThisConfig> {
     }
 }
 
-fn read_epochs(backend: &dyn Backend, findings: &mut Vec<Finding>) -> Result<Vec<(ObjectId, Bytes)>> {
-    let names = list_area(backend, Area::Epochs)?;
+fn read_epochs(
+    backend: &dyn Backend,
+    names: &[Listed],
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<(ObjectId, Bytes)>> {
     let objects = Mutex::new(Vec::new());
     let problems = Mutex::new(Vec::new());
-    for_each_parallel(&names, backend.parallelism(), |(name, size)| {
-        let path = object_name(Area::Epochs, name);
+    for_each_parallel(names, backend.parallelism(), |Listed { id, size, .. }| {
+        let path = object_name(Area::Epochs, id);
         if *size > limits::EPOCH as u64 {
             let finding = Finding::new(FindingCode::Corrupt, path.to_string(), "it is too large");
             problems.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
             return Ok(());
         }
         let bytes = backend.get(&path)?;
-        objects.lock().unwrap_or_else(PoisonError::into_inner).push((*name, bytes));
+        objects.lock().unwrap_or_else(PoisonError::into_inner).push((*id, bytes));
         Ok::<_, RepoError>(())
     })?;
     findings.append(&mut problems.into_inner().unwrap_or_else(PoisonError::into_inner));

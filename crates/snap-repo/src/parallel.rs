@@ -34,6 +34,11 @@ pub fn for_each_parallel<T: Sync, E: Send>(
     }
 }
 
+/// What a thread returns; its panic goes on here.
+pub(crate) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

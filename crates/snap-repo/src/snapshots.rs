@@ -1,22 +1,28 @@
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Mutex;
 
 use snap_backend::Timestamp;
-use snap_format::{Body, Envelope, ObjectId, ObjectKind, Record, RecordBody, Role, SlotId, Time};
+use snap_format::{Body, Envelope, EpochId, ObjectId, ObjectKind, Record, RecordBody, Role, SlotId, Time};
 
 use crate::boxes::open_box;
 use crate::index::check_box_size;
+use crate::snapshot_area::{Known, distinct};
+use crate::snapshot_cache::{bodies_table, known_bodies};
+use crate::writer::lock;
 use crate::{
     Area, DomainKeys, Finding, FindingCode, RepoError, Repository, Result, for_each_parallel, object_name,
-    parse_object_name,
 };
 
 /// Clocks of writer and store may differ by this much, seconds, before a snapshot counts as from the future.
 const CLOCK_TOLERANCE_SECS: i64 = 300;
 
+/// How many listings may differ before [`Repository::settled_snapshots`] gives up.
+const SETTLING: usize = 8;
+
 /// A believed snapshot.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Its id, the name of the object.
+    /// Its id: the hash of its bytes, and the name of the object if it stands alone.
     pub id: ObjectId,
     /// What every slot may know.
     pub envelope: Envelope,
@@ -24,9 +30,11 @@ pub struct Snapshot {
     pub slot: SlotId,
     /// Label of that slot.
     pub slot_label: String,
-    /// The store's own time of it.
+    /// Under whose keys.
+    pub epoch: EpochId,
+    /// The store's own time of it; of one in a bundle, what the owner who put it there says.
     pub stored: Option<Timestamp>,
-    /// Size of the object in bytes.
+    /// Size of its bytes.
     pub size: u64,
 }
 
@@ -51,43 +59,36 @@ pub struct SnapshotSet {
     pub findings: Vec<Finding>,
 }
 
+/// Bodies by snapshot, and what could not be opened.
+pub type BodiesAndFindings = (HashMap<ObjectId, Body>, Vec<Finding>);
+
 /// Records by id, and what could not be read.
 pub type RecordsAndFindings = (Vec<(ObjectId, Record)>, Vec<Finding>);
 
 impl Repository {
-    /// Reads all snapshots. A garbage snapshot is a finding; it does not hide the others.
+    /// Reads all snapshots, whether they stand alone or in bundles. What is garbage is a finding; it does not hide the
+    /// others.
     pub fn snapshots(&self) -> Result<SnapshotSet> {
-        let mut names = Vec::new();
-        self.backend().list(Area::Snapshots.prefix(), &mut |meta| {
-            if let Some((_, id)) = parse_object_name(meta.name.as_str()) {
-                names.push((id, meta.size_bytes, meta.modified));
-            }
-            Ok(())
-        })?;
-        let set = Mutex::new(SnapshotSet::default());
-        for_each_parallel(&names, self.backend().parallelism(), |(id, size, stored)| {
-            let outcome = self.load_snapshot(id, *size, *stored).map_err(RepoError::into_finding_among_many);
-            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-            match outcome {
-                Ok(snapshot) => set.snapshots.push(snapshot),
-                Err(Ok(finding)) => set.findings.push(finding),
-                Err(Err(error)) => return Err(error),
-            }
-            Ok(())
-        })?;
-        let mut set = set.into_inner().unwrap_or_else(PoisonError::into_inner);
-        set.snapshots.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
-        set.findings.sort();
-        Ok(set)
+        let (snapshots, findings) = distinct(self.read_snapshot_area(Known::FromCache)?);
+        Ok(SnapshotSet { snapshots, findings })
     }
 
-    fn load_snapshot(&self, id: &ObjectId, size: u64, stored: Option<Timestamp>) -> Result<Snapshot> {
-        let name = object_name(Area::Snapshots, id);
-        check_box_size(&name, size)?;
-        let bytes = self.backend().get(&name)?;
-        let mut snapshot = self.parse_snapshot(id, &bytes)?;
-        (snapshot.size, snapshot.stored) = (size, stored);
-        Ok(snapshot)
+    /// As [`Repository::snapshots`], for who deletes data because no snapshot needs it: no merge that runs meanwhile can
+    /// hide a snapshot (F30), since two listings in sequence have shown the same.
+    pub fn settled_snapshots(&self) -> Result<SnapshotSet> {
+        let mut before = self.list(Area::Snapshots)?;
+        for _ in 0..SETTLING {
+            let objects = self.read_snapshot_area(Known::FromCache)?;
+            let mut names: Vec<_> =
+                objects.iter().map(|object| (object.listed.id, object.listed.size)).collect();
+            names.sort_unstable();
+            if names == before {
+                let (snapshots, findings) = distinct(objects);
+                return Ok(SnapshotSet { snapshots, findings });
+            }
+            before = names;
+        }
+        Err(RepoError::Refused("snapshots come and go too fast to be sure of them: try again later".into()))
     }
 
     /// Verifies a snapshot's bytes, but for its body.
@@ -110,6 +111,7 @@ impl Repository {
             envelope,
             slot: opened.slot,
             slot_label,
+            epoch: opened.epoch,
             stored: None,
             size: bytes.len() as u64,
         })
@@ -127,6 +129,34 @@ impl Repository {
             .open(&body_ad(self), &envelope.body)
             .map_err(|_| RepoError::corrupt(name.as_str(), "its body does not authenticate"))?;
         Body::decode(&plain).map_err(|error| RepoError::format(name.as_str(), error))
+    }
+
+    /// Opens the bodies of many snapshots; what was opened before comes from the cache.
+    pub fn open_bodies(&self, snapshots: &[Snapshot]) -> Result<BodiesAndFindings> {
+        self.keyring().require_reader("reading snapshots' content")?;
+        let table = self.inner.cache.get().and_then(|cache| bodies_table(self, cache));
+        let mut bodies = known_bodies(table.as_ref(), snapshots);
+        let new: Vec<&Snapshot> =
+            snapshots.iter().filter(|snapshot| !bodies.contains_key(&snapshot.id)).collect();
+        let (opened, findings) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        for_each_parallel(&new, self.backend().parallelism(), |snapshot| {
+            match self.open_body(snapshot).map_err(RepoError::into_finding) {
+                Ok(body) => lock(&opened).push((snapshot.id, body)),
+                Err(Ok(finding)) => lock(&findings).push(finding),
+                Err(Err(error)) => return Err(error),
+            }
+            Ok(())
+        })?;
+        let opened = std::mem::take(&mut *lock(&opened));
+        if let (Some(table), Some(cache)) = (table, self.inner.cache.get()) {
+            let fresh: Vec<_> = opened.iter().map(|(id, body)| (*id, body.encode())).collect();
+            // Snapshots that were filtered out are none the less there.
+            table.store(cache, &fresh, |_| true);
+        }
+        bodies.extend(opened);
+        let mut findings = std::mem::take(&mut *lock(&findings));
+        findings.sort();
+        Ok((bodies, findings))
     }
 
     /// The keys of the domain in which a snapshot was written.

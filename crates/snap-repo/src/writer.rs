@@ -11,12 +11,15 @@ use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, RunKeyEntry, Summary, Time, limits,
 };
 
+use crate::boxes::seal_box;
 use crate::look::Sabotage;
 use crate::marks::Marks;
 use crate::pack::{Group, PackBuilder, seal_unit};
+use crate::pack_look::{PackLook, StoredPacks, index_digest};
+use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch};
+use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct WriterOptions {
     pub uploads: usize,
     /// zstd level, 1 to 19.
     pub level: i32,
+    /// The time, by which very many packs are listed once a day; without it, each time.
+    pub now: Option<Time>,
     /// Chunks shorter than this may be sealed in groups, bytes; 0: each is sealed alone.
     pub group_below: usize,
     /// Test-only.
@@ -40,6 +45,7 @@ impl Default for WriterOptions {
             pack_target: limits::PACK_TARGET,
             uploads: 2,
             level: 3,
+            now: None,
             group_below: Group::MEMBER_MAX,
             sabotage: Sabotage::None,
         }
@@ -78,6 +84,9 @@ pub struct Writer {
     run: (SealKey, RunKeyEntry),
     /// As they were when all that this run relies on was last seen to be safe.
     pub(crate) marks: Marks,
+    /// The index objects that all of this was read from, but for own ones; and how many own ones were among them.
+    pub(crate) relied_on: Vec<ObjectId>,
+    pub(crate) own_seen: usize,
     /// By position in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
     pub(crate) used: Vec<AtomicBool>,
@@ -108,6 +117,11 @@ impl Writer {
     /// Begins a run: looks at the marks and at the packs that are there (F27 a), and takes over packs that an interrupted
     /// run of this slot left (F28). That reads headers, unless the cache knows that the last run ended well.
     /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
+    ///
+    /// The listings may have been taken ahead, together with that of the index and in whatever order
+    /// ([`Repository::prefetch`]), but for the packs: they are listed after the marks, unless there are none. A prune that
+    /// began before, or since, is met by the looks that come later: what it takes away, it first takes from the index
+    /// (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
         mut index: Index,
@@ -121,18 +135,27 @@ impl Writer {
             role: repository.keyring().role(),
             needs: "owner or backup",
         })?;
-        let marks = Marks::read(repository)?;
-        let run = repository.new_run_key()?;
-        let uploader = Uploader::start(repository, &domain.name, &options);
         let settled = cache.is_some_and(|cache| {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
-        let stored = repository.list(Area::Packs)?;
+        let place = cache.map(|cache| cache.place(&repository.backend().location()));
+        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let seen = index_digest(index.objects());
+        let marks = Marks::of_listing(repository, repository.take_listing(Area::Marks)?)?;
+        if !marks.objects.is_empty() {
+            // A prune may have gone by between a listing of the packs that was taken ahead and that of the marks.
+            let _ = repository.prefetched(Area::Packs);
+        }
+        let stored = StoredPacks::look(repository, named, seen, place.as_ref(), now, !settled)?;
+        // What is listed from here on must not have been listed before.
+        repository.drop_listings();
+        let run = repository.new_run_key()?;
+        let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
             adopt(repository, &mut index, &stored, &marks, &uploader)?;
         }
         let trusts_index = options.sabotage == Sabotage::NoListOfPacks;
-        let is_whole = |pack: &PackInfo| trusts_index || stored.binary_search(&(pack.id, pack.size)).is_ok();
+        let is_whole = |pack: &PackInfo| trusts_index || stored.has(pack);
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
@@ -142,10 +165,12 @@ impl Writer {
             repository: repository.clone(),
             cache: cache.cloned(),
             used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
+            relied_on: index.objects().to_vec(),
             index: Arc::new(index),
             domain,
             run,
             marks,
+            own_seen: 0,
             avoid,
             fresh: Default::default(),
             open: Default::default(),
@@ -265,7 +290,7 @@ impl Writer {
         self.flush()?;
         // F27 b: marks that came since the run began.
         if self.options.sabotage != Sabotage::NoLookBeforeSnapshot {
-            self.look(1)?;
+            self.look()?;
         }
         Ok(IndexFlushed { writer: self })
     }
@@ -341,10 +366,16 @@ impl IndexFlushed {
             set: None,
             log_segments: Vec::new(),
         };
-        let id = writer.repository.put_box(Area::Snapshots, ObjectKind::Snapshot, &envelope.encode())?;
+        let keyring = writer.repository.keyring();
+        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        let id = ObjectId(snap_crypto::hash(&bytes));
+        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
         // F27 d.
         if writer.options.sabotage != Sabotage::NoLastLook {
-            writer.look(2)?;
+            writer.last_look()?;
+        }
+        if let Some(cache) = &writer.cache {
+            snapshot_cache::remember(&writer.repository, cache, &bytes);
         }
         writer.settle();
         Ok(id)
@@ -358,6 +389,11 @@ impl Writer {
             && cache.write(&settled_name(&self.repository), b"").is_ok()
         {
             cache.remove(&pending_name(&self.repository));
+            let (before, own) = (self.index.objects(), self.uploader.index_objects());
+            if !own.is_empty() {
+                let place = cache.place(&self.repository.backend().location());
+                PackLook::extend(&place, index_digest(before), index_digest(before.iter().chain(&own)));
+            }
         }
     }
 }
@@ -367,12 +403,12 @@ impl Writer {
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &[(ObjectId, u64)],
+    stored: &StoredPacks,
     marks: &Marks,
     uploader: &Uploader,
 ) -> Result<()> {
     let unreadable = &uploader.stats().unreadable_packs;
-    for (id, size) in stored.iter().copied() {
+    for (id, size) in stored.iter() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marks.names(&id) {
             continue;
         }

@@ -320,8 +320,12 @@ impl Repo {
     /// Reads a signed box of one kind, whoever signed it.
     pub fn signed_box(&self, dir: &str, kind: u8, name: &Key) -> Result<Signed<'_>> {
         let limit = if kind == 1 { 2 * PAYLOAD } else { PAYLOAD }; // An index object has no limit of its own.
-        let bytes = self.object(dir, name, limit)?;
-        let head = Head::parse(&bytes, b"SNAPSBOX")?;
+        self.open_box(dir, kind, &self.object(dir, name, limit)?)
+    }
+
+    /// The same of its bytes.
+    pub fn open_box(&self, dir: &str, kind: u8, bytes: &[u8]) -> Result<Signed<'_>> {
+        let head = Head::parse(bytes, b"SNAPSBOX")?;
         ensure!(head.kind == kind, "a box of kind {} in {dir}", head.kind);
         self.inner(&head, &self.open_sealed(&head, b"", &bytes[28..])?)
     }

@@ -4,7 +4,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cbor::{Fields, Time, Value};
 use crate::crypto::{self, Key, hex};
-use crate::repo::{Findings, Repo};
+use crate::epochs::OWNER;
+use crate::repo::{Findings, Head, PAYLOAD, Repo};
+
+/// Kind of a snapshot bundle (§5).
+const BUNDLE: u8 = 5;
+/// Most items of an array (§16).
+const ITEMS: usize = 65_536;
 
 /// The envelope of a snapshot.
 pub struct Snapshot {
@@ -18,12 +24,16 @@ pub struct Snapshot {
     pub host: String,
     /// Its domain.
     pub domain: String,
+    /// When the store took it, as far as a bundle says: seconds.
+    pub stored: Option<i64>,
     run_key: [u8; 96],
     body: Vec<u8>,
 }
 
-fn parse(repo: &Repo, id: Key) -> Result<Snapshot> {
-    let signed = repo.signed_box("snapshots", 2, &id)?;
+/// A snapshot from its bytes.
+fn parse(repo: &Repo, bytes: &[u8], stored: Option<i64>) -> Result<Snapshot> {
+    let id = crypto::hash(&[bytes]);
+    let signed = repo.open_box("snapshots", 2, bytes)?;
     signed.check_writer()?;
     let mut map = Fields::decode(&signed.payload)?;
     let snapshot = Snapshot {
@@ -32,6 +42,7 @@ fn parse(repo: &Repo, id: Key) -> Result<Snapshot> {
         dataset: map.need(1)?.text()?,
         host: map.need(2)?.text()?,
         domain: map.need(3)?.text()?,
+        stored,
         run_key: map.need(8)?.fixed()?,
         body: map.need(9)?.bytes()?,
     };
@@ -51,16 +62,50 @@ fn parse(repo: &Repo, id: Key) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// All snapshots, oldest first.
-pub fn snapshots(repo: &Repo, findings: &mut Findings) -> Result<Vec<Snapshot>> {
+/// The members of a bundle: times of storing and bytes.
+fn members(repo: &Repo, bytes: &[u8]) -> Result<Vec<(i64, Vec<u8>)>> {
+    let signed = repo.open_box("snapshots", BUNDLE, bytes)?;
+    ensure!(signed.slot.role == OWNER, "forged: a bundle that is not an owner's"); // F12
+    let mut map = Fields::decode(&signed.payload)?;
+    let members = map.need(0)?.array(|value| {
+        let [stored, bytes] = value.tuple()?;
+        Ok((stored.int()?, bytes.bytes()?))
+    })?;
+    map.end()?;
+    ensure!((1..=ITEMS).contains(&members.len()), "a bundle of {} snapshots", members.len());
+    Ok(members)
+}
+
+/// The snapshots of one object; damaged members of a bundle are findings.
+fn read(repo: &Repo, name: &Key, findings: &mut Findings) -> Result<Vec<Snapshot>> {
+    let bytes = repo.object("snapshots", name, PAYLOAD)?;
+    if Head::parse(&bytes, b"SNAPSBOX")?.kind != BUNDLE {
+        return Ok(vec![parse(repo, &bytes, None)?]);
+    }
     let mut snapshots = Vec::new();
-    for name in repo.names("snapshots", findings)? {
-        match parse(repo, name) {
+    for (stored, member) in members(repo, &bytes)? {
+        match parse(repo, &member, Some(stored)) {
             Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => {
+                let id = hex(&crypto::hash(&[&member]));
+                findings.push(format!("bundle {}: snapshot {id}: {error:#}", hex(name)));
+            }
+        }
+    }
+    Ok(snapshots)
+}
+
+/// All snapshots, oldest first, each once (F29).
+pub fn snapshots(repo: &Repo, findings: &mut Findings) -> Result<Vec<Snapshot>> {
+    let mut snapshots: Vec<Snapshot> = Vec::new();
+    for name in repo.names("snapshots", findings)? {
+        match read(repo, &name, findings) {
+            Ok(more) => snapshots.extend(more),
             Err(error) => findings.push(format!("snapshot {}: {error:#}", hex(&name))),
         }
     }
     snapshots.sort_by_key(|s| (s.time, s.id));
+    snapshots.dedup_by_key(|s| s.id);
     Ok(snapshots)
 }
 

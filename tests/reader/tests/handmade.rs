@@ -493,6 +493,50 @@ fn forgeries_are_found() {
 }
 
 #[test]
+fn bundles() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let ids = repository(path, "link");
+    let place = |name: &Key| path.join("snapshots").join(hex(name));
+    let member = |bytes: &[u8]| Array(vec![Uint(1_700_000_000), Bytes(bytes.to_vec())]);
+    let originals = ids.map(|id| fs::read(place(&id)).unwrap());
+    let bundle = |members: Vec<Value>| map([(0, Array(members))]);
+    let both = || originals.iter().map(|bytes| member(bytes)).collect::<Vec<_>>();
+    let found_ids = || {
+        let mut findings = Findings::new();
+        let repo = Repo::open(path, &RESTORE.secret(), &mut findings).unwrap();
+        let found = snapshots(&repo, &mut findings).unwrap();
+        (found.iter().map(|s| s.id).collect::<Vec<_>>(), findings)
+    };
+
+    // Beside the originals, and in their place.
+    let name = Epoch(1).write_box(path, "snapshots", 5, OWNER, &bundle(both()));
+    assert_eq!(found_ids(), (ids.to_vec(), Findings::new()));
+    ids.iter().for_each(|id| fs::remove_file(place(id)).unwrap());
+    assert_eq!(found_ids(), (ids.to_vec(), Findings::new()));
+    assert_eq!(found(path, OWNER), Findings::new());
+    for which in 0..2 {
+        restored(path, OWNER, which, false, &path.join(format!("out/{which}"))).unwrap();
+    }
+
+    // A member that is none hides no other; nor does a bundle that is not an owner's.
+    fs::remove_file(place(&name)).unwrap();
+    let mut rotten = originals[1].clone();
+    rotten[40] ^= 1;
+    let members = vec![member(&originals[0]), member(&rotten)];
+    let name = Epoch(1).write_box(path, "snapshots", 5, OWNER, &bundle(members));
+    one_finding(path, "bundle");
+    assert_eq!(found_ids().0, ids[..1]);
+    Epoch(1).write_box(path, "snapshots", 5, BACKUP, &bundle(both()));
+    assert_eq!((found_ids().0, found_ids().1.len()), (ids[..1].to_vec(), 2));
+    fs::remove_file(place(&name)).unwrap();
+    one_finding(path, "an owner's");
+    let empty = Epoch(1).write_box(path, "snapshots", 5, OWNER, &bundle(Vec::new()));
+    assert_eq!(found(path, OWNER).len(), 2);
+    fs::remove_file(place(&empty)).unwrap();
+}
+
+#[test]
 fn bad_names_and_bad_orders_stop_a_restore() {
     for (link, what) in [("..", "forbidden name"), ("x/y", "forbidden name"), ("a", "not sorted")] {
         let dir = tempfile::tempdir().unwrap();

@@ -213,7 +213,7 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
 /// The repository; the embedded default is made at first use, but not by a rehearsal.
 fn open(app: &App, args: &BackupArgs) -> Result<Opened, Failure> {
     if args.dry_run {
-        return repo::open(app, true);
+        return repo::open(app, repo::Purpose::Backup);
     }
     let (opened, created) = repo::open_or_create_default(app)?;
     if let Some(created) = created {

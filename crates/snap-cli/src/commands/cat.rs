@@ -15,7 +15,7 @@ use crate::select;
 use crate::system;
 
 pub fn run(app: &App, args: &CatArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("cat")?;
     let snapshot = select::choose_and_tell(app, &opened, &args.filter, &args.snapshot.snapshot)?;
     let browser = browse(app, &opened, &snapshot)?;

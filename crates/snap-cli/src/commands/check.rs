@@ -33,7 +33,7 @@ pub fn run(app: &App, args: &CheckArgs) -> Outcome {
 fn with_key(app: &App, args: &CheckArgs) -> Result<CheckReport, Failure> {
     let options = CheckOptions { read_data: read_data(args)? };
     // What the store holds is to be checked, not what the cache holds.
-    let opened = repo::open(app, false)?;
+    let opened = repo::open(app, repo::Purpose::Checking)?;
     let observer = CliObserver::without_findings(app);
     let mut report = app.engine(&observer, |context| check(&opened.repository, &options, context))?;
     report.findings.extend(opened.rolled_back);

@@ -16,7 +16,7 @@ use crate::{repo, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args)?;
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Snapshots)?;
     opened.repository.keyring().require_owner("forgetting snapshots")?;
     if !args.dry_run {
         opened.require_current_keys()?;

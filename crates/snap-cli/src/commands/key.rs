@@ -30,7 +30,7 @@ pub fn run(app: &App, command: KeyCommand) -> Outcome {
 }
 
 fn open_as_owner(app: &App, verb: &'static str) -> Result<Repository, Failure> {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Keys)?;
     opened.repository.keyring().require_owner(verb)?;
     opened.require_current_keys()?;
     Ok(opened.repository)

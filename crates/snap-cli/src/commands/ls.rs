@@ -15,7 +15,7 @@ use crate::repo::{self, Opened};
 use crate::select;
 
 pub fn run(app: &App, args: &LsArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("ls")?;
     let snapshot = select::choose_and_tell(app, &opened, &args.filter, &args.snapshot.snapshot)?;
     let browser = browse(app, &opened, &snapshot)?;

@@ -53,7 +53,7 @@ pub fn run(app: &App, args: &PolicyArgs) -> Outcome {
 fn gather(app: &App) -> Result<(Vec<CopyFacts>, Vec<Answer>), Failure> {
     let machine = Machine::default();
     let (mut copies, mut answers, mut first_failure) = (Vec::new(), Vec::new(), None);
-    for (place, opened) in repo::open_all(app)? {
+    for (place, opened) in repo::open_all(app, repo::Purpose::Snapshots)? {
         let answer = opened.and_then(|opened| {
             let set = opened.repository.snapshots()?;
             set.findings.iter().for_each(|finding| app.out.finding(finding));

@@ -14,7 +14,7 @@ use crate::repo::{self, Opened};
 use crate::system;
 
 pub fn run(app: &App, args: &PruneArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Keys)?;
     opened.repository.keyring().require_owner("prune")?;
     let mut options = PruneOptions { dry_run: args.dry_run, ..PruneOptions::at(system::now()) };
     if let Some(grace) = args.grace {

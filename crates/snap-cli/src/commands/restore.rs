@@ -18,7 +18,7 @@ use crate::select::{self, Chosen};
 pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
     validate(app, args)?;
     let began = Instant::now();
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("restore")?;
     let chosen = select::choose(app, &opened, &args.filter, &args.snapshot.snapshot)?;
     settle_groups(app, args, &chosen)?;

@@ -10,7 +10,7 @@ use crate::select::{self, Snapshots};
 use crate::{repo, system};
 
 pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Snapshots)?;
     let snapshots = select::load_with_records(app, &opened, &args.filter, true)?;
     let now = system::now();
     if app.out.options().json {

@@ -8,7 +8,7 @@ use crate::render::{json, text};
 use crate::repo;
 
 pub fn run(app: &App) -> Outcome {
-    let opened = repo::open(app, true)?;
+    let opened = repo::open(app, repo::Purpose::Reading)?;
     let (index, findings) = Index::load(&opened.repository)?;
     for finding in &findings {
         app.out.finding(finding);

@@ -22,7 +22,9 @@ use std::sync::atomic::Ordering;
 
 use snap_chunker::CutKey;
 use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
-use snap_repo::{Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions};
+use snap_repo::{
+    Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions, areas_of_a_backup,
+};
 use snap_source::{Filter, FilterOptions, Names};
 
 use self::dir_state::{DirState, Expected};
@@ -119,16 +121,29 @@ pub fn backup_in_packs(
     context.progress.begin(Phase::Opening, 0, 0);
     repository.keyring().require_writer("backup")?;
     let prepared = Prepared::new(options.source, context)?;
-    let (index, findings) = Index::load(repository)?;
-    let set = repository.snapshots()?;
+    let place = cache.map(|cache| cache.place(&repository.backend().location()));
+    if let Some(cache) = cache {
+        repository.remember_in(cache);
+    }
+    repository.prefetch(&areas_of_a_backup(place.as_ref()))?;
+    let (index, set) = std::thread::scope(|scope| {
+        let set = scope.spawn(|| repository.snapshots());
+        let index = Index::load(repository);
+        (index, set.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let ((index, findings), set) = (index?, set?);
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));
     }
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
         if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
-    let writer_options =
-        WriterOptions { pack_target, level: options.level, ..writer_options(&writing, context) };
+    let writer_options = WriterOptions {
+        pack_target,
+        level: options.level,
+        now: Some(options.time),
+        ..writer_options(&writing, context)
+    };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
     note_unreadable_packs(&writer, context);
     let mut trees = Trees::open(cache, &cache_name(&options.dataset, &options.host), &writer);

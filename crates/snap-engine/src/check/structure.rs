@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use snap_format::{ObjectId, RecordBody, SlotId};
+use snap_format::{HEAD_LEN, Head, ObjectId, ObjectKind, RecordBody, SlotId};
 use snap_repo::{
     Area, Finding, FindingCode, Index, MAX_BOX_BYTES, ParsedIndex, RepoError, Repository, Snapshot,
     object_name, pack_digest, parse_object_name, verify_object_name,
@@ -53,6 +53,8 @@ pub(super) struct Structure {
     pub(super) newer: Vec<RepoError>,
     marked: HashSet<ObjectId>,
     forgotten: HashMap<ObjectId, ObjectId>,
+    /// By snapshot, the objects in which it stands, by itself or with others.
+    places: HashMap<ObjectId, Vec<ObjectId>>,
     gone: Vec<(Area, ObjectId)>,
 }
 
@@ -117,7 +119,15 @@ impl Structure {
                 Ok(Parsed::Index(parsed)) => structure.take_index(*id, parsed, index),
                 Ok(Parsed::Snapshot(mut snapshot)) => {
                     snapshot.stored = *modified;
+                    structure.places.entry(snapshot.id).or_default().push(*id);
                     structure.snapshots.push(*snapshot);
+                }
+                Ok(Parsed::Bundle(snapshots, mut findings)) => {
+                    for snapshot in &snapshots {
+                        structure.places.entry(snapshot.id).or_default().push(*id);
+                    }
+                    structure.snapshots.extend(snapshots);
+                    structure.findings.append(&mut findings);
                 }
                 Ok(Parsed::Forgotten(ids)) => {
                     structure.forgotten.extend(ids.into_iter().map(|snapshot| (snapshot, *id)));
@@ -135,6 +145,8 @@ impl Structure {
         let (gathered, index) = gathered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         *self = Self { known, index: Arc::new(index), ..gathered };
         self.snapshots.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
+        // One that stands alone and in bundles is one (F29).
+        self.snapshots.dedup_by_key(|snapshot| snapshot.id);
         for pack in self.index.packs() {
             match self.packs.get(&pack.id) {
                 None => self.missing.insert(pack.id),
@@ -160,13 +172,36 @@ impl Structure {
 
     /// Whether index objects vanished while the rest was read, and that could explain what is missing.
     fn was_overtaken(&self, repository: &Repository) -> Result<bool> {
-        let index_gone = self.gone.iter().any(|(area, _)| *area == Area::Index);
-        if index_gone || self.missing.is_empty() {
-            return Ok(index_gone);
+        let gone = self.gone.iter().any(|(area, _)| matches!(area, Area::Index | Area::Snapshots));
+        if gone {
+            return Ok(true);
+        }
+        if self.was_merged(repository)? {
+            return Ok(true);
+        }
+        if self.missing.is_empty() {
+            return Ok(false);
         }
         let now: HashSet<ObjectId> = repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
         let claims = self.missing.iter().filter_map(|pack| self.claims.get(pack)).flatten();
         Ok(claims.into_iter().any(|claim| !now.contains(&claim.index)))
+    }
+
+    /// Whether there are bundles that were not there: what they replaced, the listing may have passed over (F30).
+    fn was_merged(&self, repository: &Repository) -> Result<bool> {
+        for (id, _) in repository.list(Area::Snapshots)? {
+            if self.known.contains(&id) {
+                continue;
+            }
+            let name = object_name(Area::Snapshots, &id);
+            match repository.backend().get_range(&name, 0, HEAD_LEN as u64) {
+                Ok(head) if Head::decode(&head).is_ok_and(|head| head.kind == ObjectKind::SnapshotBundle) => {
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Reads the headers of packs that no index names (F28). Those that a prune is about to delete are nobody's concern.
@@ -209,6 +244,7 @@ impl Structure {
         for snapshot in &self.snapshots {
             if let Some(previous) = snapshot.envelope.previous
                 && !self.known.contains(&previous)
+                && !self.places.contains_key(&previous)
                 && !self.forgotten.contains_key(&previous)
             {
                 lost.entry(previous).or_default().push(snapshot);
@@ -233,9 +269,12 @@ impl Structure {
             .filter(|id| self.forgotten.contains_key(id))
             .collect();
         for id in &risen {
-            let name = object_name(Area::Snapshots, id);
             // Its deletion may have been under way when it was listed.
-            if repository.backend().exists(&name).map_err(RepoError::from)? {
+            for place in &self.places[id] {
+                let name = object_name(Area::Snapshots, place);
+                if !repository.backend().exists(&name).map_err(RepoError::from)? {
+                    continue;
+                }
                 let why = format!(
                     "it is back, or was never deleted, although the record {} forgot it",
                     self.forgotten[id]
@@ -243,6 +282,7 @@ impl Structure {
                 let mut finding = Finding::new(FindingCode::Forged, name.as_str(), why);
                 finding.snapshots.push(*id);
                 self.findings.push(finding);
+                break;
             }
         }
         // What it needs may be pruned: that is no further damage.
@@ -277,6 +317,8 @@ pub(super) fn unindexed(pack: &ObjectId) -> Finding {
 enum Parsed {
     Index(ParsedIndex),
     Snapshot(Box<Snapshot>),
+    /// The believed members of a bundle, and what is wrong with the others.
+    Bundle(Vec<Snapshot>, Vec<Finding>),
     Forgotten(Vec<ObjectId>),
     Marked(Vec<ObjectId>),
     Nothing,
@@ -313,12 +355,7 @@ fn read_box(
     }
     let parsed = match area {
         Area::Index => repository.parse_index(&id, bytes).map(Parsed::Index),
-        Area::Snapshots => repository.parse_snapshot(&id, bytes).and_then(|snapshot| {
-            if repository.keyring().can_read() {
-                repository.open_body(&snapshot)?;
-            }
-            Ok(Parsed::Snapshot(Box::new(snapshot)))
-        }),
+        Area::Snapshots => read_snapshots(repository, &id, bytes),
         Area::Records => {
             repository.parse_record(&id, bytes).and_then(|record| match record.about_snapshots() {
                 Ok(Some(RecordBody::Forget(ids))) => Ok(Parsed::Forgotten(ids)),
@@ -343,4 +380,28 @@ fn read_box(
             Err(error) => Err(error.into()),
         },
     }
+}
+
+/// Verifies a snapshot or a bundle of them, with the bodies if the role may read them.
+fn read_snapshots(repository: &Repository, id: &ObjectId, bytes: &[u8]) -> Result<Parsed, RepoError> {
+    let open_body = |snapshot: &Snapshot| match repository.keyring().can_read() {
+        true => repository.open_body(snapshot).map(drop),
+        false => Ok(()),
+    };
+    let Some(bundle) = repository.parse_snapshot_bundle(id, bytes)? else {
+        let snapshot = repository.parse_snapshot(id, bytes)?;
+        open_body(&snapshot)?;
+        return Ok(Parsed::Snapshot(Box::new(snapshot)));
+    };
+    let (mut snapshots, mut findings) = (Vec::new(), Vec::new());
+    for member in &bundle.members {
+        let parsed = repository.parse_bundled_snapshot(id, member.stored_secs, &member.bytes);
+        let parsed = parsed.and_then(|snapshot| open_body(&snapshot).map(|()| snapshot));
+        match parsed.map_err(RepoError::into_finding) {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(Ok(finding)) => findings.push(finding.written_so()),
+            Err(Err(error)) => return Err(error),
+        }
+    }
+    Ok(Parsed::Bundle(snapshots, findings))
 }

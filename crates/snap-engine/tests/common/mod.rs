@@ -175,7 +175,11 @@ impl Lab {
         let cache = cache.map(|base| Cache::new(base, self.id));
         let backend =
             cache.as_ref().map_or_else(|| Arc::clone(&backend), |cache| cache.wrap(backend.clone()));
-        Ok((Repository::open(backend, secret)?, cache))
+        let repository = Repository::open(backend, secret)?;
+        if let Some(cache) = &cache {
+            repository.remember_in(cache);
+        }
+        Ok((repository, cache))
     }
 
     /// Restores the source directory as it is in the snapshot at `number`, oldest first, of `backend`.

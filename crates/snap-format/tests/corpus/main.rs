@@ -26,7 +26,7 @@ macro_rules! targets {
 }
 
 targets! {
-    config epoch slot_details bundle frame pack_header index tree_blob envelope body record mark key_file recovery_key
+    config epoch slot_details bundle frame pack_header index tree_blob envelope snapshot_bundle body record mark key_file recovery_key
     cbor
 }
 

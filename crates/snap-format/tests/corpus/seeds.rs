@@ -1,10 +1,11 @@
 //! Where fuzzing starts: what the encoders write, and what breaks one rule each.
 
 use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, Codec, Config, Content, Envelope, Epoch, EpochId,
-    EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node, NodeKind, ObjectId,
-    ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role, RunKeyEntry, Slot,
-    SlotDetails, SlotId, SlotKind, Summary, Time, TreeBlob, Xattr, encode_key_file, encode_recovery_key,
+    BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, BundledSnapshot, Codec, Config, Content,
+    Envelope, Epoch, EpochId, EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
+    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role,
+    RunKeyEntry, Slot, SlotDetails, SlotId, SlotKind, SnapshotBundle, Summary, Time, TreeBlob, Xattr,
+    encode_key_file, encode_recovery_key,
 };
 
 /// A sample of the corpus.
@@ -177,8 +178,8 @@ fn frames(seeds: &mut Seeds) {
         let head = Head { kind, epoch: EpochId([7; 16]) };
         [head.encode().to_vec(), inner.encode(padding)].concat()
     };
-    use ObjectKind::{DataPack, Index, Mark, Record, Snapshot, TreePack};
-    for kind in [DataPack, TreePack, Index, Snapshot, Record, Mark] {
+    use ObjectKind::{DataPack, Index, Mark, Record, Snapshot, SnapshotBundle, TreePack};
+    for kind in [DataPack, TreePack, Index, Snapshot, Record, Mark, SnapshotBundle] {
         seeds.add("frame", format!("valid-{kind:?}").to_lowercase(), frame(kind, &inner(Codec::Raw, 3), 0));
     }
     let padded = frame(DataPack, &inner(Codec::Zstd, 1000), 9);
@@ -417,6 +418,27 @@ fn snapshots(seeds: &mut Seeds) {
     let mut short = full.encode();
     short.truncate(40);
     seeds.add("envelope", "refused-short", short);
+
+    let member = |stored_secs, bytes: &[u8]| BundledSnapshot { stored_secs, bytes: bytes.to_vec() };
+    let members = vec![member(1_700_000_000, &full.encode()), member(-5, b"")];
+    seeds.add("snapshot_bundle", "valid", SnapshotBundle { members }.encode());
+    let pair = array(&[uint(5), bytes(b"x")]);
+    seeds.add(
+        "snapshot_bundle",
+        "valid-unknown-field",
+        map(&[(0, array(std::slice::from_ref(&pair))), (128, uint(1))]),
+    );
+    seeds.add(
+        "snapshot_bundle",
+        "refused-unknown-field",
+        map(&[(0, array(std::slice::from_ref(&pair))), (1, uint(1))]),
+    );
+    seeds.add("snapshot_bundle", "refused-empty", map(&[(0, array(&[]))]));
+    seeds.add("snapshot_bundle", "refused-without-members", map(&[]));
+    let triple = array(&[uint(5), bytes(b"x"), uint(1)]);
+    seeds.add("snapshot_bundle", "refused-member-of-three", map(&[(0, array(&[pair, triple]))]));
+    let no_time = array(&[text("5"), bytes(b"x")]);
+    seeds.add("snapshot_bundle", "refused-time-that-is-none", map(&[(0, array(&[no_time]))]));
 
     let body = Body { root: BlobId([7; 32]), paths: vec![b"/srv/\xff".to_vec(), b"/".to_vec()] };
     seeds.add("body", "valid", body.encode());

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use snap_backend::{ErrorKind, Timestamp};
 use snap_format::{ObjectId, limits};
 
-use super::inventory::{Inventory, is_surely_forged, list};
+use super::inventory::{Inventory, is_surely_forged};
 use super::live::LiveSet;
 use super::plan::{Choice, Homes, choose, survey, weigh};
 use super::repack::{Mover, Scene};
@@ -17,8 +17,6 @@ use crate::{Area, Finding, FindingCode, RepoError, Repository, Result, Sabotage,
 
 /// How often another prune may get in the way.
 const ATTEMPTS: usize = 3;
-/// How often an area is listed until two listings in a row are the same.
-const LISTINGS: usize = 8;
 /// Snapshots that a message names.
 const NAMED: usize = 8;
 
@@ -83,6 +81,8 @@ impl<'a, W: Walk> Run<'a, W> {
         bad: &[BadPack],
     ) -> Result<Self, Stop<W::Error>> {
         walk.step(PruneStep::Looking, 0, 0).map_err(Stop::Error)?;
+        // What was listed when the repository was opened may be old.
+        repository.drop_listings();
         let marks = Marks::read(repository)?;
         let mut report = PruneReport::default();
         let snapshots = read_snapshots(repository, options, &mut report)?;
@@ -461,24 +461,17 @@ fn read_snapshots(
     options: &PruneOptions,
     report: &mut PruneReport,
 ) -> Result<Vec<Snapshot>> {
-    for _ in 0..LISTINGS {
-        let before = list(repository, Area::Snapshots)?;
-        let set = repository.snapshots()?;
-        // A listing is not taken in one moment: one that a merge replaces meanwhile could be passed over twice.
-        let after = list(repository, Area::Snapshots)?;
-        if before.len() != after.len() || !before.keys().all(|id| after.contains_key(id)) {
+    let set = repository.settled_snapshots()?;
+    for finding in set.findings {
+        if options.pass_over_forged && is_forged_object(repository, &finding)? {
+            report.notes.push(finding);
             continue;
         }
-        for finding in set.findings {
-            if options.pass_over_forged && is_forged_object(repository, &finding)? {
-                report.notes.push(finding);
-                continue;
-            }
-            return Err(unprunable(finding));
-        }
-        return drop_forgotten(repository, options, set.snapshots, report);
+        // Another owner forgets or merges.
+        let is_gone = finding.code == FindingCode::Missing;
+        return Err(if is_gone { RepoError::Overtaken } else { unprunable(finding) });
     }
-    Err(RepoError::Overtaken)
+    drop_forgotten(repository, options, set.snapshots, report)
 }
 
 fn is_forged_object(repository: &Repository, finding: &Finding) -> Result<bool> {
@@ -504,7 +497,7 @@ fn drop_forgotten(
     let is_without = |id: &ObjectId| options.dry_run && options.without.contains(id);
     snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id) && !is_without(&snapshot.id));
     if !options.dry_run {
-        delete(repository, Area::Snapshots, &gone)?;
+        repository.delete_snapshots(&gone)?;
     }
     report.forgotten += gone.len() as u64;
     Ok(snapshots)
