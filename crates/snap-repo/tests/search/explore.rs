@@ -44,12 +44,21 @@ pub struct Search {
     pub faults: Faults,
     /// Snapshots that are there and stay.
     pub kept: Vec<ObjectId>,
+    /// How often an actor that could go on may be left for another one; each order of all steps if there is no bound.
+    pub switches: Option<u32>,
     /// Gives up beyond.
     pub most_states: usize,
 }
 
 /// A schedule: choices, each with what it looked like.
 type Schedule = Vec<(Choice, Print)>;
+
+/// Who ran last, and how often somebody was left who could have gone on.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    last: Option<usize>,
+    switches: u32,
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -66,7 +75,9 @@ pub struct Found {
 
 struct Shared<'a> {
     search: &'a Search,
-    visited: Mutex<HashSet<Print>>,
+    /// By state and who ran last: the fewest switches with which it was reached.
+    visited: Mutex<HashMap<Print, u32>>,
+    states: Mutex<HashSet<Print>>,
     checked: Mutex<HashMap<Print, bool>>,
     work: Mutex<(Vec<Schedule>, usize)>,
     more: Condvar,
@@ -81,6 +92,7 @@ impl Search {
         let shared = Shared {
             search: self,
             visited: Mutex::default(),
+            states: Mutex::default(),
             checked: Mutex::default(),
             work: Mutex::new((vec![Vec::new()], 0)),
             more: Condvar::new(),
@@ -95,7 +107,7 @@ impl Search {
         });
         let count = |at: usize| shared.counts[at].load(Ordering::Relaxed);
         let (executions, given_up, good_ends, bad_ends) = (count(0), count(1), count(2), count(3));
-        let states = shared.visited.lock().unwrap().len();
+        let states = shared.states.lock().unwrap().len();
         let loss = shared.loss.lock().unwrap().take();
         Found { states, executions, given_up, loss, good_ends, bad_ends }
     }
@@ -168,29 +180,43 @@ impl Shared<'_> {
 
     fn follow(&self, hub: &Hub, schedule: &Schedule, snapshots: &Mutex<Vec<Option<ObjectId>>>) -> bool {
         let mut view = hub.settle();
+        let (mut turn, mut words) = (Turn::default(), Vec::new());
         for (choice, label) in schedule {
             if !self.choices(hub, &view).contains(choice) || hub.label(*choice) != *label {
                 return false;
             }
+            turn = self.after(turn, *choice, &view);
+            words.push(hub.describe(*choice));
             hub.take(*choice);
             view = hub.settle();
         }
         let mut path = schedule.clone();
         loop {
             {
+                let key = self.search.switches.map_or(view.print, |_| print((view.print, turn.last)));
                 let mut visited = self.visited.lock().unwrap();
-                if !visited.insert(view.print) {
+                let fewest = visited.entry(key).or_insert(u32::MAX);
+                if *fewest <= turn.switches {
                     return true;
                 }
-                if visited.len() > self.search.most_states {
+                *fewest = turn.switches;
+                let mut states = self.states.lock().unwrap();
+                states.insert(view.print);
+                if states.len() > self.search.most_states {
                     self.stop.store(true, Ordering::Relaxed);
                 }
             }
-            self.check(hub, &view, &snapshots.lock().unwrap(), &path);
+            self.check(hub, &view, &snapshots.lock().unwrap(), &words);
             if self.stop.load(Ordering::Relaxed) {
                 return true;
             }
-            let mut choices = self.choices(hub, &view).into_iter();
+            let mut choices = self.choices(hub, &view);
+            if let Some(most) = self.search.switches {
+                choices.retain(|choice| self.after(turn, *choice, &view).switches <= most);
+                // Who runs goes on.
+                choices.sort_by_key(|choice| self.after(turn, *choice, &view).switches);
+            }
+            let mut choices = choices.into_iter();
             let Some(first) = choices.next() else {
                 let all_succeeded = view.outcomes.iter().all(|outcome| *outcome == Some(true));
                 self.count(if all_succeeded { 2 } else { 3 });
@@ -206,9 +232,31 @@ impl Shared<'_> {
                 self.more.notify_all();
             }
             path.push((first, hub.label(first)));
+            turn = self.after(turn, first, &view);
+            words.push(hub.describe(first));
             hub.take(first);
             view = hub.settle();
         }
+    }
+
+    /// Who runs after a choice.
+    fn after(&self, turn: Turn, choice: Choice, view: &View) -> Turn {
+        let Some(actor) = choice.actor() else { return turn };
+        if turn.last == Some(actor) || self.is_free(actor, view) {
+            return turn;
+        }
+        let could_go_on = turn.last.is_some_and(|last| view.pending[last].is_some());
+        Turn { last: Some(actor), switches: turn.switches + u32::from(could_go_on) }
+    }
+
+    /// Whether the order of an actor's operation makes no difference to anyone: what nobody else changes is read at once.
+    fn is_free(&self, actor: usize, view: &View) -> bool {
+        let Some((op, false)) = &view.pending[actor] else { return false };
+        let mut others =
+            (0..view.pending.len()).filter(|other| *other != actor && view.pending[*other].is_some());
+        !op.mutates()
+            && !view.on_its_way
+            && others.all(|other| !self.search.roles[other].changes.contains(&op.area()))
     }
 
     /// What can happen next.
@@ -216,18 +264,8 @@ impl Shared<'_> {
         let faults = self.search.faults;
         let may_fail = view.faults < faults.most;
         let waiting = || view.pending.iter().enumerate().filter_map(|(n, op)| Some((n, op.as_ref()?)));
-        // What nobody else changes is read at once: the order makes no difference to anyone.
-        for (number, (op, begun)) in waiting() {
-            let others = waiting().filter(|(other, _)| *other != number);
-            let is_free = !op.mutates()
-                && !begun
-                && !view.on_its_way
-                && others
-                    .into_iter()
-                    .all(|(other, _)| !self.search.roles[other].changes.contains(&op.area()));
-            if is_free {
-                return vec![Choice::Step(number)];
-            }
+        if let Some((number, _)) = waiting().find(|(number, _)| self.is_free(*number, view)) {
+            return vec![Choice::Step(number)];
         }
         let mut choices = Vec::new();
         for (number, (op, begun)) in waiting() {
@@ -256,7 +294,7 @@ impl Shared<'_> {
     }
 
     /// Whatever was kept, or reported as a success, can be read now: everybody might stop here for good.
-    fn check(&self, hub: &Hub, view: &View, snapshots: &[Option<ObjectId>], path: &Schedule) {
+    fn check(&self, hub: &Hub, view: &View, snapshots: &[Option<ObjectId>], words: &[String]) {
         let key = print((view.store, &view.outcomes));
         if self.checked.lock().unwrap().insert(key, true).is_some() {
             return;
@@ -265,9 +303,16 @@ impl Shared<'_> {
         let committed = snapshots.iter().flatten();
         for snapshot in self.search.kept.iter().chain(committed) {
             if let Err(why) = read_back(&repository, snapshot) {
-                let steps: Vec<String> = path.iter().map(|(choice, _)| format!("{choice:?}")).collect();
-                let what =
-                    format!("snapshot {snapshot}: {why}\nafter {} steps: {}", steps.len(), steps.join(" "));
+                let what = format!(
+                    "snapshot {snapshot}: {why}
+after {} steps:
+{}",
+                    words.len(),
+                    words.join(
+                        "
+"
+                    )
+                );
                 self.loss.lock().unwrap().get_or_insert(what);
                 self.stop.store(true, Ordering::Relaxed);
             }

@@ -59,6 +59,20 @@ pub enum Choice {
     EndList(usize, bool),
 }
 
+impl Choice {
+    /// Whose operation it is.
+    pub const fn actor(self) -> Option<usize> {
+        match self {
+            Self::Land => None,
+            Self::Step(actor)
+            | Self::Lose(actor)
+            | Self::Repeat(actor)
+            | Self::BeginList(actor)
+            | Self::EndList(actor, _) => Some(actor),
+        }
+    }
+}
+
 /// A listing under way: what there was when it began.
 type Begun = BTreeSet<ObjectName>;
 
@@ -151,6 +165,28 @@ impl Hub {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.view()
+    }
+
+    /// A choice in words.
+    pub fn describe(&self, choice: Choice) -> String {
+        let state = self.lock();
+        let op = match choice.actor() {
+            None => state.on_its_way.as_ref(),
+            Some(actor) => state.actors[actor].pending.as_ref(),
+        };
+        let named = |name: &ObjectName| match state.names.get(name) {
+            Some((actor, made)) => {
+                format!("{} {made} of {actor}", name.as_str().split('/').next().unwrap_or(""))
+            }
+            None => name.as_str().chars().take(20).collect(),
+        };
+        let op = op.map(|op| match op {
+            Op::Read(name) => format!("read {}", named(name)),
+            Op::Put(name, _) => format!("put {}", named(name)),
+            Op::Delete(name) => format!("delete {}", named(name)),
+            Op::List(prefix) => format!("list {prefix}"),
+        });
+        format!("  {choice:?}: {}", op.unwrap_or_default())
     }
 
     /// What an actor's operation would look like in another execution.
