@@ -267,3 +267,43 @@ fn a_damaged_snapshot_is_named() {
     assert!(lab.prune(&prune_options(0)).deleted.packs > 0);
     assert_eq!(read_back(&repository, &second), Ok(2));
 }
+
+#[test]
+fn many_old_snapshots_become_a_bundle() {
+    let lab = Lab::new();
+    let repository = lab.repository();
+    let snapshots: Vec<_> = (0..70).map(|number| backup(&repository, &[1], number + 10).unwrap()).collect();
+    assert_eq!(lab.prune(&prune_options(0)).bundled, 0);
+    lab.memory.advance(Duration::from_secs(25 * 3600));
+    let young = backup(&repository, &[1, 2], 200).unwrap();
+    assert_eq!(lab.prune(&prune_options(0)).bundled, 70);
+    assert_eq!(lab.names(Area::Snapshots).len(), 2);
+    let found = lab.repository().snapshots().unwrap();
+    assert_eq!((found.snapshots.len(), found.findings.len()), (71, 0));
+    assert!(snapshots.iter().chain([&young]).all(|id| found.snapshots.iter().any(|it| it.id == *id)));
+    // What only bundled snapshots need stays.
+    assert_eq!(lab.prune(&prune_options(0)).deleted, PackSum::default());
+    assert_eq!(read_back(&repository, &young), Ok(2));
+}
+
+#[test]
+fn a_group_stays_whole_and_counts_as_used() {
+    let lab = Lab::new();
+    let repository = lab.repository();
+    let grouped = snap_repo::WriterOptions {
+        group_below: 1 << 20,
+        pack_target: 1 << 20,
+        ..support::writer_options(Default::default())
+    };
+    let first = support::backup_with(&repository, &[1, 2, 3, 4], 10, grouped).unwrap();
+    let second = backup(&repository, &[3, 9], 11).unwrap();
+    forget(&repository, &first).unwrap();
+    // The tree of the first snapshot goes; of the group one member is alive.
+    let report = lab.prune(&prune_options(0));
+    assert_eq!((report.deleted.packs, report.repacked.packs, report.waste_bytes), (1, 0, 0));
+    // The dead members are still known, and may be needed again.
+    let third = backup(&repository, &[1, 4], 12).unwrap();
+    let known = lab.prune(&prune_options(0));
+    assert_eq!(known.deleted, PackSum::default());
+    assert_eq!((read_back(&repository, &second), read_back(&repository, &third)), (Ok(2), Ok(2)));
+}

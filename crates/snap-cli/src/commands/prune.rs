@@ -114,6 +114,7 @@ fn summary(report: &PruneReport, dry_run: bool) -> json::Object {
         "unused_bytes": report.waste_bytes,
         "freed_bytes": freed(report),
         "stored_bytes": report.stored_bytes,
+        "snapshots_bundled": report.bundled,
         "index_replaced": report.index_replaced,
         "index_written": report.index_written,
     }))

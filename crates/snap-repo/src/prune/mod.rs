@@ -174,6 +174,8 @@ pub struct PruneReport {
     pub index_replaced: u64,
     /// Index objects that replaced them.
     pub index_written: u64,
+    /// Old snapshots that were put into bundles.
+    pub bundled: u64,
     /// Snapshots that a record had forgotten, and that an interrupted run had left.
     pub forgotten: u64,
     /// What is worth saying.

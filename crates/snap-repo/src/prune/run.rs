@@ -13,10 +13,15 @@ use super::repack::{Mover, Scene};
 use super::rewrite::{delete, put_merged, to_replace};
 use super::{PruneOptions, PruneReport, PruneStep, Walk};
 use crate::marks::{MarkObject, Marks};
-use crate::{Area, Finding, FindingCode, RepoError, Repository, Result, Sabotage, Snapshot, object_name};
+use crate::{
+    Area, Finding, FindingCode, MergeRequest, RepoError, Repository, Result, Sabotage, Snapshot, object_name,
+};
 
 /// How often another prune may get in the way.
 const ATTEMPTS: usize = 3;
+/// Snapshots go into bundles when they are as old, seconds, and there are as many.
+const BUNDLED_AFTER_SECS: i64 = 24 * 60 * 60;
+const BUNDLED_TOGETHER: usize = 64;
 /// Snapshots that a message names.
 const NAMED: usize = 8;
 
@@ -123,6 +128,7 @@ impl<'a, W: Walk> Run<'a, W> {
         self.report.moved_bytes = mover.moved_bytes.load(Ordering::Relaxed);
         self.report.stored_bytes = mover.stored_bytes();
         self.delete(&going, &own)?;
+        self.bundle_snapshots()?;
         Ok(Ended::Done(Box::new(self.report)))
     }
 
@@ -396,6 +402,25 @@ impl<'a, W: Walk> Run<'a, W> {
         if self.options.sabotage != Sabotage::MarksFirst {
             self.delete_marks(going, own)?;
         }
+        Ok(())
+    }
+
+    /// Puts old snapshots into few objects (F30), if there are many.
+    fn bundle_snapshots(&mut self) -> Result<(), Stop<W::Error>> {
+        let Some(newest) = self.newest_time() else { return Ok(()) };
+        let stored_before_secs = newest.unix_seconds - BUNDLED_AFTER_SECS;
+        let is_old = |snapshot: &&Snapshot| {
+            snapshot.stored.is_some_and(|stored| stored.unix_seconds < stored_before_secs)
+        };
+        // Each that stands alone is an object.
+        let objects = self.repository.list(Area::Snapshots)?;
+        let is_alone =
+            |snapshot: &&Snapshot| objects.binary_search_by_key(&snapshot.id, |(id, _)| *id).is_ok();
+        if self.snapshots.iter().filter(is_old).filter(is_alone).count() < BUNDLED_TOGETHER {
+            return Ok(());
+        }
+        let request = MergeRequest { stored_before_secs, ..MergeRequest::default() };
+        self.report.bundled = self.repository.merge_snapshots(&request)?.merged;
         Ok(())
     }
 
