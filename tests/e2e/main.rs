@@ -5,6 +5,7 @@ mod conditions;
 mod config;
 mod golden;
 mod heal;
+mod immutable;
 mod keys;
 mod kill;
 mod lab;

@@ -57,7 +57,7 @@ fn make(dir: &Path, blobs: u64) {
 
 /// Snapshots without files: a branch of content lists.
 fn back_up(repository: &Repository, blobs: u64, wanted: impl Fn(u64) -> bool) -> snap_format::ObjectId {
-    let (index, _) = Index::load(repository).unwrap();
+    let (index, _) = Index::load(repository, None).unwrap();
     let options = WriterOptions { group_below: 0, ..WriterOptions::default() };
     let writer = Writer::begin(repository, index, None, options).unwrap();
     let mut scratch = Scratch::new(1).unwrap();

@@ -4,6 +4,7 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
@@ -17,6 +18,7 @@ pub mod check;
 mod context;
 mod error;
 mod forget;
+pub mod locks;
 mod prune;
 pub mod read_ahead;
 pub mod restore;
@@ -26,7 +28,7 @@ mod stats;
 mod work;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
-pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;
 pub use forget::ForgetPlan;

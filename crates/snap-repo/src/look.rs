@@ -8,7 +8,7 @@ use snap_format::{BlobId, ObjectId, PackHeader};
 
 use crate::listing::list_area;
 use crate::pack::parse_pack;
-use crate::{Area, Index, RepoError, Result, Writer, object_name};
+use crate::{Area, Index, PackInfo, RepoError, Result, Writer, object_name};
 
 /// Prunes that may get in the way of one look before the run gives up.
 const MOST_LOOKS: usize = 16;
@@ -89,10 +89,14 @@ impl Writer {
         let own_seen = self.uploader.index_objects().len();
         // In this order: a pack that is deleted after the marks were read was marked then, or is by a prune that will see
         // the snapshot; one that was deleted before is not listed.
-        let (index, _) = Index::load(&self.repository)?;
+        let (index, _) = Index::load(&self.repository, self.cache.as_ref())?;
         let ground = Ground { index, there: self.repository.list(Area::Packs)? };
         let mut moves: HashMap<ObjectId, HashSet<BlobId>> = HashMap::new();
-        if !self.find_endangered(&ground, &mut moves) {
+        let is_all_there = self.find_endangered(&ground, &mut moves);
+        // What is not known because the cache is damaged is not gone, and not there either.
+        self.index.check()?;
+        ground.index.check()?;
+        if !is_all_there {
             return Ok(false);
         }
         for (pack, blobs) in &moves {
@@ -109,6 +113,7 @@ impl Writer {
                 self.uploader.forget_pack(&pack);
             }
         }
+        ground.index.check()?;
         self.flush()?;
         (self.relied_on, self.own_seen) = (ground.index.objects().to_vec(), own_seen);
         Ok(true)
@@ -128,23 +133,25 @@ impl Writer {
     /// one is nowhere.
     fn find_endangered(&self, ground: &Ground, moves: &mut HashMap<ObjectId, HashSet<BlobId>>) -> bool {
         let domain = &self.domain.name;
-        let used = self.index.packs().iter().zip(&self.used);
-        let endangered: HashSet<ObjectId> = used
-            .filter(|(_, used)| used.load(Ordering::Relaxed))
-            .map(|(pack, _)| pack.id)
-            .filter(|id| !self.is_safe(ground, id) || !ground.index.names_pack(id, domain))
+        let is_used = |pack: &PackInfo| self.used[pack.number as usize].load(Ordering::Relaxed);
+        let is_endangered = |id: &ObjectId| !self.is_safe(ground, id) || !ground.index.names_pack(id, domain);
+        let endangered: HashSet<u32> = self
+            .index
+            .packs()
+            .filter(|pack| is_used(pack) && is_endangered(&pack.id))
+            .flat_map(|pack| self.index.pack_numbers(&pack.id).collect::<Vec<_>>())
             .collect();
         if endangered.is_empty() {
             return true;
         }
         let is_there = |id: &ObjectId| ground.there.binary_search_by_key(id, |(id, _)| *id).is_ok();
-        for (id, _) in self.index.iter(domain) {
-            let places = self.index.locate_all(domain, &id);
-            if !places.iter().any(|place| endangered.contains(&place.pack_id))
+        for (id, _) in self.index.plain_lens(domain) {
+            if !self.index.packs_of(domain, &id, |pack| endangered.contains(&pack))
                 || self.has_safe_place(ground, &id)
             {
                 continue;
             }
+            let places = self.index.locate_all(domain, &id);
             // From wherever it still lies, marked or not.
             let Some(place) = places.iter().find(|place| is_there(&place.pack_id)) else { return false };
             moves.entry(place.pack_id).or_default().insert(id);

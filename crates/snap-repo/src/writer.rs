@@ -12,6 +12,7 @@ use snap_format::{
 };
 
 use crate::boxes::seal_box;
+use crate::index::Fresh;
 use crate::look::Sabotage;
 use crate::marks::Marks;
 use crate::pack::{Group, PackBuilder, seal_unit};
@@ -19,7 +20,7 @@ use crate::pack_look::{PackLook, StoredPacks, index_digest};
 use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, object_name};
+use crate::{Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, object_name};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -73,12 +74,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const SHARDS: usize = 16;
-
 /// Takes blobs from many threads.
 pub struct Writer {
     pub(crate) repository: Repository,
-    cache: Option<Cache>,
+    pub(crate) cache: Option<Cache>,
     pub(crate) index: Arc<Index>,
     pub(crate) domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
@@ -87,10 +86,10 @@ pub struct Writer {
     /// The index objects that all of this was read from, but for own ones; and how many own ones were among them.
     pub(crate) relied_on: Vec<ObjectId>,
     pub(crate) own_seen: usize,
-    /// By position in the index: marked when the run began, and relied on since.
+    /// By number in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
     pub(crate) used: Vec<AtomicBool>,
-    fresh: [Mutex<HashSet<BlobId>>; SHARDS],
+    fresh: Fresh,
     open: [Mutex<Option<PackBuilder>>; 2],
     /// Groups of small blobs that are not full: about as many as there are threads.
     groups: Mutex<Vec<Group>>,
@@ -139,28 +138,32 @@ impl Writer {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
         let place = cache.map(|cache| cache.place(&repository.backend().location()));
-        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let (count, now) = (index.pack_limit() as u64, options.now.map(|now| now.secs));
         let seen = index_digest(index.objects());
         let marks = Marks::of_listing(repository, repository.take_listing(Area::Marks)?)?;
         if !marks.objects.is_empty() {
             // A prune may have gone by between a listing of the packs that was taken ahead and that of the marks.
             let _ = repository.prefetched(Area::Packs);
         }
-        let stored = StoredPacks::look(repository, named, seen, place.as_ref(), now, !settled)?;
+        let stored = StoredPacks::look(repository, count, seen, place.as_ref(), now, !settled)?;
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
+        let (mut avoid, named) = compare(&index, &stored, marks.packs(), repository.keyring().own_domain());
+        index.check()?;
         let run = repository.new_run_key()?;
         let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
-            adopt(repository, &mut index, &stored, &marks, &uploader)?;
+            let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| pack);
+            adopt(repository, &mut index, unnamed, marks.packs(), &uploader)?;
+            // What was adopted is there, and not marked.
+            avoid.resize(index.pack_limit(), false);
         }
-        let trusts_index = options.sabotage == Sabotage::NoListOfPacks;
-        let is_whole = |pack: &PackInfo| trusts_index || stored.has(pack);
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
-        let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marks.names(&pack.id) || !is_whole(pack)).collect();
+        if options.sabotage == Sabotage::NoListOfPacks {
+            avoid.fill(false);
+        }
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -172,7 +175,7 @@ impl Writer {
             marks,
             own_seen: 0,
             avoid,
-            fresh: Default::default(),
+            fresh: Fresh::new(repository, cache),
             open: Default::default(),
             groups: Mutex::default(),
             uploader,
@@ -202,7 +205,7 @@ impl Writer {
 
     /// Whether a blob is stored, or on its way, in this domain; if so the run relies on it from now on.
     pub fn knows(&self, id: &BlobId) -> bool {
-        self.is_stored(id) || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+        self.is_stored(id) || self.fresh.contains(id)
     }
 
     fn is_stored(&self, id: &BlobId) -> bool {
@@ -222,7 +225,7 @@ impl Writer {
             BlobKind::Tree => &self.domain.tree_id,
         };
         let id = BlobId(key.id(plain));
-        if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+        if self.is_stored(&id) || !self.fresh.insert(id) {
             return Ok((id, false));
         }
         let is_member =
@@ -398,20 +401,42 @@ impl Writer {
     }
 }
 
+/// Compares the index with the packs that are there in one pass. Returns, by number, which packs are not to be relied on; and,
+/// by position in `stored`, which the index names as packs of `domain`.
+fn compare(
+    index: &Index,
+    stored: &StoredPacks,
+    marked: &HashSet<ObjectId>,
+    domain: &str,
+) -> (Vec<bool>, Vec<bool>) {
+    let mut avoid = vec![true; index.pack_limit()];
+    let mut named = vec![false; stored.iter().count()];
+    for pack in index.packs() {
+        let is_whole = match stored {
+            StoredPacks::Trusted => true,
+            StoredPacks::Listed(packs) => {
+                packs.binary_search_by_key(&pack.id, |(id, _)| *id).is_ok_and(|position| {
+                    named[position] |= *pack.domain == *domain;
+                    packs[position].1 == pack.size
+                })
+            }
+        };
+        avoid[pack.number as usize] = !is_whole || marked.contains(&pack.id);
+    }
+    (avoid, named)
+}
+
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
 /// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &StoredPacks,
-    marks: &Marks,
+    unnamed: impl Iterator<Item = (ObjectId, u64)>,
+    marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
     let unreadable = &uploader.stats().unreadable_packs;
-    for (id, size) in stored.iter() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marks.names(&id) {
-            continue;
-        }
+    for (id, size) in unnamed.filter(|(id, _)| !marked.contains(id)) {
         if unreadable.load(Ordering::Relaxed) > 0 {
             unreadable.fetch_add(1, Ordering::Relaxed);
             continue;

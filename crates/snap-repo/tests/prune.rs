@@ -99,7 +99,7 @@ fn a_blob_that_is_needed_again_is_moved_out_of_a_marked_pack() {
     let first = backup(&repository, &[1], 10).unwrap();
     forget(&repository, &first).unwrap();
     // A run that began before the mark, and commits after it.
-    let (index, _) = snap_repo::Index::load(&repository).unwrap();
+    let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
     let options = support::writer_options(snap_repo::Sabotage::None);
     let writer = snap_repo::Writer::begin(&repository, index, None, options).unwrap();
     let mut scratch = snap_repo::Scratch::new(1).unwrap();
@@ -121,7 +121,7 @@ fn packs_of_dead_writers_go_when_they_are_old() {
     let lab = Lab::new();
     let repository = lab.repository();
     let kept = backup(&repository, &[1], 10).unwrap();
-    let (index, _) = snap_repo::Index::load(&repository).unwrap();
+    let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
     let options = support::writer_options(snap_repo::Sabotage::None);
     let writer = snap_repo::Writer::begin(&repository, index, None, options).unwrap();
     writer
@@ -160,7 +160,7 @@ fn wasteful_packs_are_repacked_and_blobs_stored_twice_kept_once() {
     assert_eq!(read_back(&repository, &second), Ok(3));
 
     // Two that did not know of one another store the same.
-    let (index, _) = snap_repo::Index::load(&repository).unwrap();
+    let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
     let late = snap_repo::Writer::begin(&repository, index, None, big).unwrap();
     let third = backup(&repository, &[20, 21], 12).unwrap();
     let mut scratch = snap_repo::Scratch::new(1).unwrap();
@@ -254,7 +254,7 @@ fn a_damaged_snapshot_is_named() {
     let third = backup(&repository, &[4], 12).unwrap();
     forget(&repository, &first).unwrap();
     // A pack with a blob of the second alone.
-    let (index, _) = snap_repo::Index::load(&repository).unwrap();
+    let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
     let set = repository.snapshots().unwrap();
     let domain = repository.domain_of(&set.snapshots[0]).unwrap();
     let id = snap_format::BlobId(domain.data_id.id(&support::noise(3, 500)));

@@ -12,7 +12,7 @@ use crate::args::ForgetArgs;
 use crate::exit::Failure;
 use crate::render::{json, text};
 use crate::select::{self, Everything};
-use crate::{repo, system};
+use crate::{locks, repo, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args)?;
@@ -34,6 +34,8 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
         let pruned = prune::after_forget(app, &opened, args.dry_run, forgotten)?;
         summary.insert("prune".into(), pruned.into());
     }
+    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    summary.insert("locks".into(), locks);
     Ok(Done::with(summary))
 }
 

@@ -21,6 +21,7 @@
 //! Everything is asked of the store itself in ranges, which no cache answers.
 
 mod damage;
+mod immutable;
 mod keyless;
 mod packs;
 mod report;
@@ -46,6 +47,8 @@ use store::Store;
 use structure::Structure;
 use trees::Trees;
 
+pub use immutable::{AreaLocks, ImmutableReport, Outcome, Probe, check_immutable};
+pub(crate) use keyless::CONFIGS;
 pub use keyless::check_keyless;
 
 /// How much of the packs to read.
@@ -154,7 +157,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, context: Context<'
         }
     }
     let findings = findings.finish(context)?;
-    let objects = structure.objects + keyless::CONFIGS.len() as u64;
+    let objects = structure.objects + CONFIGS.len() as u64;
     Ok(CheckReport { findings, objects, read_bytes: read_bytes.load(Ordering::Relaxed) })
 }
 

@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
         let backend = self.repository.backend();
         let end = place.offset + length;
         let start = place.offset.saturating_sub(WINDOW / 2);
-        let window = (end + WINDOW / 2).min(self.trees.pack_size(place)).max(end) - start;
+        let window = (end + WINDOW / 2).min(place.pack_size).max(end) - start;
         let bytes = match backend.get_range(&name, start, window) {
             // Shorter than the index says: what is left of a truncated pack is still of use.
             Err(error) if error.kind() == ErrorKind::OutOfRange && window > length => {

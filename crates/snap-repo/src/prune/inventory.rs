@@ -127,7 +127,7 @@ impl Inventory {
         }
         let taken = Mutex::new((&mut *self, Ok(())));
         let repository = taken.lock().expect("nobody else has it").0.repository.clone();
-        for_each_parallel(&new, repository.backend().parallelism(), |(id, size)| {
+        for_each_parallel(&new, at_once(&repository), |(id, size)| {
             let parsed = fetch(&repository, id, *size, pass_over_forged)?;
             let mut guard = lock(&taken);
             let (inventory, outcome) = &mut *guard;
@@ -216,7 +216,7 @@ impl Inventory {
         objects: &[ObjectId],
         each: impl Fn(&ObjectId, u32, IndexedPack) -> Result<()> + Sync,
     ) -> Result<()> {
-        for_each_parallel(objects, self.repository.backend().parallelism(), |id| {
+        for_each_parallel(objects, at_once(&self.repository), |id| {
             let bytes = match self.repository.backend().get(&object_name(Area::Index, id)) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(RepoError::Overtaken),
@@ -260,6 +260,11 @@ fn describe(pack: &IndexedPack, digest: [u8; 32]) -> Pack {
         body_bytes: pack.blobs.iter().map(|blob| u64::from(blob.stored_len)).sum(),
         live: Tally::default(),
     }
+}
+
+/// Index objects that are read at the same time: a full one takes some 30 MB while it is looked at.
+fn at_once(repository: &Repository) -> usize {
+    repository.backend().parallelism().min(4)
 }
 
 /// An index object, whole; `None` if it is forged and that is to be passed over.

@@ -1,4 +1,4 @@
-//! Reclaiming space without locks (`docs/format.md` §15, F25 to F35; the argument is in `docs/adr/0013-prune.md`).
+//! Reclaiming space without locks (`docs/format.md` §15, F25 to F35; the argument is in `docs/adr/0014-prune.md`).
 //!
 //! [`prune`] computes which blobs the snapshots need, moves those that lie among many dead ones, announces by a *mark* which
 //! packs will go, and deletes those whose mark has stood for the grace: first the index objects that name them, then the

@@ -18,8 +18,8 @@ use crate::uploader::Uploader;
 use crate::writer::lock;
 use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
 
-/// Packs that are read at the same time: each is in memory as a whole.
-const PACKS_AT_ONCE: usize = 4;
+/// Packs that are read at the same time: each is in memory as a whole, with its table.
+const PACKS_AT_ONCE: usize = 2;
 
 /// Packs on their way at the same time, for each domain.
 const UPLOADS: usize = 2;

@@ -95,11 +95,6 @@ impl TreePlaces {
         (&self.domains[usize::from(entry.domain)], entry.id)
     }
 
-    /// Size in the store of the pack of a place, bytes.
-    pub fn pack_size(&self, place: &Located) -> u64 {
-        self.packs[place.pack as usize].size
-    }
-
     /// Every place of the tree of a number.
     pub fn places(&self, number: u32) -> impl Iterator<Item = Located> + '_ {
         let first = &self.entries[number as usize];
@@ -112,6 +107,7 @@ impl TreePlaces {
         Located {
             pack: entry.pack,
             pack_id: pack.id,
+            pack_size: pack.size,
             kind: BlobKind::Tree,
             offset: u64::from(entry.offset),
             stored_len: entry.stored_len,

@@ -64,7 +64,7 @@ pub fn backup_with(
     secs: i64,
     options: WriterOptions,
 ) -> Result<ObjectId> {
-    let (index, _) = Index::load(repository)?;
+    let (index, _) = Index::load(repository, None)?;
     let writer = Writer::begin(repository, index, None, options)?;
     let mut scratch = Scratch::new(1).unwrap();
     let mut ids = Vec::new();
@@ -98,7 +98,7 @@ pub fn forget(repository: &Repository, snapshot: &ObjectId) -> Result<()> {
 
 /// Reads all that a snapshot of [`backup`] holds.
 pub fn read_back(repository: &Repository, snapshot: &ObjectId) -> Result<usize, String> {
-    let (index, findings) = Index::load(repository).map_err(|error| error.to_string())?;
+    let (index, findings) = Index::load(repository, None).map_err(|error| error.to_string())?;
     if let Some(finding) = findings.first() {
         return Err(finding.to_string());
     }
