@@ -12,5 +12,6 @@ mod lab;
 mod least;
 mod look;
 mod policy;
+mod prune;
 mod retention;
 mod roles;

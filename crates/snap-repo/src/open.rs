@@ -29,6 +29,8 @@ const HEAD_FILE: &str = "head";
 pub struct Repository {
     pub(crate) inner: Arc<Inner>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// Of this store: another way to it has its own.
+    pub(crate) listings: Arc<Listings>,
 }
 
 pub(crate) struct Inner {
@@ -39,7 +41,6 @@ pub(crate) struct Inner {
     pub(crate) lineage: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
-    pub(crate) listings: Listings,
     pub(crate) cache: OnceLock<Cache>,
 }
 
@@ -131,8 +132,8 @@ impl Repository {
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
         let (run_keys, cache) = (Mutex::default(), OnceLock::new());
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings, cache };
-        Ok(Self { inner: Arc::new(inner), backend })
+        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, cache };
+        Ok(Self { inner: Arc::new(inner), backend, listings: Arc::new(listings) })
     }
 
     /// The chain of epochs as the store shows it now.
@@ -206,9 +207,15 @@ impl Repository {
         &self.backend
     }
 
+    /// The same repository, opened, over another way to its store.
+    #[must_use]
+    pub fn over(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { inner: Arc::clone(&self.inner), backend, listings: Arc::default() }
+    }
+
     /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
     pub fn rehearsal(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
+        Self { backend: Arc::new(Forgetful(Arc::clone(&self.backend))), ..self.clone() }
     }
 
     /// Damage of config and epochs that was met, and got around, while opening.

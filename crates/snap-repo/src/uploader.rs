@@ -17,7 +17,7 @@ use crate::{Area, RepoError, Repository, Result, WriterStats, object_name};
 /// Packs after which an index object is written: what an interruption costs at most is listing them again.
 const PACKS_PER_INDEX: usize = 64;
 /// Blobs after which an index object is written: keeps objects near 8 MiB.
-const BLOBS_PER_INDEX: usize = 200_000;
+pub(crate) const BLOBS_PER_INDEX: usize = 200_000;
 /// Room for the last blob, header, padding and trailer beyond the target size.
 const BUFFER_SLACK: usize = 5 << 20;
 
@@ -41,7 +41,7 @@ struct Shared {
     failure: Mutex<Option<RepoError>>,
     /// Stored packs that no index object names yet.
     unindexed: Mutex<Vec<IndexedPack>>,
-    /// All packs and index objects of this run, for its last look.
+    /// All packs of this run, for its looks at the marks, and its index objects.
     stored: Mutex<HashSet<ObjectId>>,
     index_objects: Mutex<Vec<ObjectId>>,
     under_way: Mutex<usize>,
@@ -136,9 +136,9 @@ impl Uploader {
         self.flush_index()
     }
 
-    /// Whether this run has stored a pack.
-    pub(crate) fn has_stored(&self, pack: &ObjectId) -> bool {
-        lock(&self.shared.stored).contains(pack)
+    /// Takes a pack, whose blobs were moved, from those that this run has stored.
+    pub(crate) fn forget_pack(&self, pack: &ObjectId) {
+        lock(&self.shared.stored).remove(pack);
     }
 
     /// The packs that this run has stored.

@@ -8,23 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use snap_backend::ErrorKind;
 use snap_crypto::SealKey;
 use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
-    Time, limits,
+    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, RunKeyEntry, Summary, Time, limits,
 };
 
 use crate::boxes::seal_box;
-use crate::index::{Fresh, check_box_size};
-use crate::listing::{Listed, list_area};
-use crate::pack::{Group, PackBuilder, parse_pack, seal_unit};
+use crate::index::Fresh;
+use crate::look::Sabotage;
+use crate::marks::Marks;
+use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::pack_look::{PackLook, StoredPacks, index_digest};
-use crate::parallel::join;
 use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{
-    Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, for_each_parallel,
-    object_name,
-};
+use crate::{Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, object_name};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -37,11 +33,23 @@ pub struct WriterOptions {
     pub level: i32,
     /// The time, by which very many packs are listed once a day; without it, each time.
     pub now: Option<Time>,
+    /// Chunks shorter than this may be sealed in groups, bytes; 0: each is sealed alone.
+    pub group_below: usize,
+    /// Test-only.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, now: None }
+        Self {
+            pack_target: limits::PACK_TARGET,
+            uploads: 2,
+            level: 3,
+            now: None,
+            group_below: Group::MEMBER_MAX,
+            sabotage: Sabotage::None,
+        }
     }
 }
 
@@ -68,20 +76,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Takes blobs from many threads.
 pub struct Writer {
-    repository: Repository,
-    cache: Option<Cache>,
-    index: Arc<Index>,
-    domain: DomainKeys,
+    pub(crate) repository: Repository,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
-    marked: HashSet<ObjectId>,
+    /// As they were when all that this run relies on was last seen to be safe.
+    pub(crate) marks: Marks,
+    /// The index objects that all of this was read from, but for own ones; and how many own ones were among them.
+    pub(crate) relied_on: Vec<ObjectId>,
+    pub(crate) own_seen: usize,
     /// By number in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
-    used: Vec<AtomicBool>,
+    pub(crate) used: Vec<AtomicBool>,
     fresh: Fresh,
     open: [Mutex<Option<PackBuilder>>; 2],
     /// Groups of small blobs that are not full: about as many as there are threads.
     groups: Mutex<Vec<Group>>,
-    uploader: Uploader,
+    pub(crate) uploader: Uploader,
     options: WriterOptions,
 }
 
@@ -106,8 +118,9 @@ impl Writer {
     /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
     ///
     /// The listings may have been taken ahead, together with that of the index and in whatever order
-    /// ([`Repository::prefetch`]). A prune that began before them, or since, is met by the looks that come later: what it takes
-    /// away, it first takes from the index (F26), and F27 d compares the index objects.
+    /// ([`Repository::prefetch`]), but for the packs: they are listed after the marks, unless there are none. A prune that
+    /// began before, or since, is met by the looks that come later: what it takes away, it first takes from the index
+    /// (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
         mut index: Index,
@@ -127,35 +140,40 @@ impl Writer {
         let place = cache.map(|cache| cache.place(&repository.backend().location()));
         let (count, now) = (index.pack_limit() as u64, options.now.map(|now| now.secs));
         let seen = index_digest(index.objects());
-        let (marked, stored) = std::thread::scope(|scope| {
-            let marked = scope.spawn(|| read_marks(repository, repository.take_listing(Area::Marks)?));
-            let stored = StoredPacks::look(repository, count, seen, place.as_ref(), now, !settled);
-            (join(marked), stored)
-        });
-        let (marked, stored) = (marked?, stored?);
+        let marks = Marks::of_listing(repository, repository.take_listing(Area::Marks)?)?;
+        if !marks.objects.is_empty() {
+            // A prune may have gone by between a listing of the packs that was taken ahead and that of the marks.
+            let _ = repository.prefetched(Area::Packs);
+        }
+        let stored = StoredPacks::look(repository, count, seen, place.as_ref(), now, !settled)?;
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
-        let (mut avoid, named) = compare(&index, &stored, &marked, repository.keyring().own_domain());
+        let (mut avoid, named) = compare(&index, &stored, marks.packs(), repository.keyring().own_domain());
         index.check()?;
         let run = repository.new_run_key()?;
         let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
             let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| pack);
-            adopt(repository, &mut index, unnamed, &marked, &uploader)?;
+            adopt(repository, &mut index, unnamed, marks.packs(), &uploader)?;
             // What was adopted is there, and not marked.
             avoid.resize(index.pack_limit(), false);
         }
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
+        if options.sabotage == Sabotage::NoListOfPacks {
+            avoid.fill(false);
+        }
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
             used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
+            relied_on: index.objects().to_vec(),
             index: Arc::new(index),
             domain,
             run,
-            marked,
+            marks,
+            own_seen: 0,
             avoid,
             fresh: Fresh::new(repository, cache),
             open: Default::default(),
@@ -211,7 +229,7 @@ impl Writer {
             return Ok((id, false));
         }
         let is_member =
-            kind == BlobKind::Data && plain.len() < Group::MEMBER_MAX && scratch.may_shrink(plain);
+            kind == BlobKind::Data && plain.len() < self.options.group_below && scratch.may_shrink(plain);
         if is_member {
             // The one that was used last: its members come from the same place.
             let mut group = lock(&self.groups).pop().unwrap_or_default();
@@ -239,7 +257,13 @@ impl Writer {
     }
 
     /// Puts a sealed unit into the open pack of its kind; a pack that is full goes on its way.
-    fn push(&self, kind: BlobKind, lines: &[BlobEntry], run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
+    pub(crate) fn push(
+        &self,
+        kind: BlobKind,
+        lines: &[BlobEntry],
+        run_key: RunKeyEntry,
+        sealed: &[u8],
+    ) -> Result<()> {
         self.uploader.check()?;
         let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
         let keyring = self.repository.keyring();
@@ -268,11 +292,13 @@ impl Writer {
     pub fn finish(mut self) -> Result<IndexFlushed> {
         self.flush()?;
         // F27 b: marks that came since the run began.
-        self.leave_marked_packs()?;
+        if self.options.sabotage != Sabotage::NoLookBeforeSnapshot {
+            self.look()?;
+        }
         Ok(IndexFlushed { writer: self })
     }
 
-    fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         let groups = std::mem::take(&mut *lock(&self.groups));
         if groups.iter().any(|group| !group.is_empty()) {
             let mut scratch = Scratch::new(self.options.level)
@@ -287,86 +313,6 @@ impl Writer {
             }
         }
         self.uploader.drain()
-    }
-
-    /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
-    /// if there were any.
-    fn leave_marked_packs(&mut self) -> Result<bool> {
-        let now_marked =
-            read_marks(&self.repository, list_area(self.repository.backend().as_ref(), Area::Marks)?)?;
-        let mut left_any = false;
-        for pack in now_marked.difference(&self.marked) {
-            let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
-            if self.uploader.has_stored(pack) || self.index.pack_numbers(pack).any(is_used) {
-                self.move_pack(pack)?;
-                left_any = true;
-            }
-        }
-        // What is not known because the cache is damaged must not pass for unused.
-        self.index.check()?;
-        self.marked = now_marked;
-        if left_any {
-            self.flush()?;
-        }
-        Ok(left_any)
-    }
-
-    fn move_pack(&self, id: &ObjectId) -> Result<()> {
-        let bytes = match self.repository.backend().get(&object_name(Area::Packs, id)) {
-            Ok(bytes) => bytes,
-            // Gone, or not for these credentials: the next run stores anew what this one cannot move.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Permission) => {
-                return Err(RepoError::Overtaken);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        crate::verify::check_name(&object_name(Area::Packs, id), id, &bytes)?;
-        let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
-        for unit in PackHeader::units(&opened.pack.blobs) {
-            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
-            let run_key = opened.pack.run_keys[usize::from(unit.blobs[0].run_key)];
-            self.push(opened.pack.kind, unit.blobs, run_key, sealed)?;
-        }
-        Ok(())
-    }
-
-    /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
-    /// be named by an index.
-    ///
-    /// First the marks, then the index, and not both at once: a prune that has not seen the snapshot put its marks before that, and
-    /// takes them away only after the index objects (F26). So either its mark is still listed, or what it did to the index
-    /// shows in a listing that begins after that of the marks has ended; in one that is taken meanwhile it need not.
-    fn last_look(&mut self) -> Result<()> {
-        self.leave_marked_packs()?;
-        let listed: HashSet<ObjectId> =
-            self.repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
-        let own = self.uploader.index_objects();
-        if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
-            return Ok(());
-        }
-        let (fresh, _) = Index::load(&self.repository, self.cache.as_ref())?;
-        let is_used = |pack: &PackInfo| self.used[pack.number as usize].load(Ordering::Relaxed);
-        let gone: HashSet<u32> = self
-            .index
-            .packs()
-            .filter(|pack| is_used(pack) && !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|pack| self.index.pack_numbers(&pack.id).collect::<Vec<_>>())
-            .collect();
-        let domain = &self.domain.name;
-        let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
-        if !self.uploader.stored_packs().iter().all(is_there) {
-            return Err(RepoError::Overtaken);
-        }
-        let all_elsewhere = gone.is_empty()
-            || self
-                .index
-                .plain_lens(domain)
-                .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.plain_len(domain, &id).is_some());
-        // What is not known because the cache is damaged is not gone, and not there either.
-        self.index.check()?;
-        fresh.check()?;
-        if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }
 
@@ -427,7 +373,10 @@ impl IndexFlushed {
         let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
         let id = ObjectId(snap_crypto::hash(&bytes));
         writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
-        writer.last_look()?;
+        // F27 d.
+        if writer.options.sabotage != Sabotage::NoLastLook {
+            writer.last_look()?;
+        }
         if let Some(cache) = &writer.cache {
             snapshot_cache::remember(&writer.repository, cache, &bytes);
         }
@@ -508,28 +457,4 @@ fn adopt(
         }
     }
     uploader.flush_index()
-}
-
-/// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
-fn read_marks(repository: &Repository, listing: Vec<Listed>) -> Result<HashSet<ObjectId>> {
-    let marked = Mutex::new(HashSet::new());
-    for_each_parallel(&listing, repository.backend().parallelism(), |Listed { id, size, .. }| {
-        let name = object_name(Area::Marks, id);
-        if check_box_size(&name, *size).is_err() {
-            return Ok(());
-        }
-        match repository.backend().get(&name) {
-            Ok(bytes) => match repository.parse_mark(id, &bytes) {
-                Ok(mark) => lock(&marked).extend(mark.packs),
-                // One under keys that came after this run began cannot be read, and must not be passed over.
-                Err(RepoError::Damaged(_)) => repository.require_known_epoch(&bytes)?,
-                Err(error) => return Err(error),
-            },
-            // Marks go when their prune has ended.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    })?;
-    Ok(std::mem::take(&mut *lock(&marked)))
 }

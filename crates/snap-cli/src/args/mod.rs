@@ -8,6 +8,7 @@ mod config;
 mod history;
 mod key;
 mod look;
+mod prune;
 mod restore;
 mod retention;
 pub mod values;
@@ -22,6 +23,7 @@ pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
+pub use prune::PruneArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -156,6 +158,8 @@ Examples:
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
+    /// Free the space of what no snapshot needs any more.
+    Prune(PruneArgs),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -218,6 +222,7 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),

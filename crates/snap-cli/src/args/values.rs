@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use snap_engine::look::EntryType;
 use snap_engine::retention::Span;
 use snap_format::Time;
 use snap_ops::{DATASET_RULE, is_dataset_name};
+use snap_repo::prune::Waste;
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,56 @@ impl FromStr for Subset {
             Ok(Size(bytes)) if bytes > 0 => Ok(Self::Bytes(bytes)),
             _ => Err("a subset is N/M, P% or a size, such as 3/30, 2% or 10GiB".to_owned()),
         }
+    }
+}
+
+/// How long something waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad =
+            || "a duration is a number and s, min, h, d or w, such as 90min, 48h or 7d, or 0".to_owned();
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            "w" => 7 * 86_400,
+            _ => return Err(bad()),
+        };
+        // Not beyond what adds up with a time.
+        let number = u64::from(digits.parse::<u32>().map_err(|_| bad())?);
+        Ok(Self(Duration::from_secs(number * unit)))
+    }
+}
+
+/// Unused data that may stay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unused(pub Waste);
+
+impl FromStr for Unused {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(Self(Waste::Unlimited));
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            return match percent.parse::<f64>() {
+                Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(Waste::Share(percent / 100.0))),
+                _ => Err("a percentage is from 0% to 100%".to_owned()),
+            };
+        }
+        let size = text.parse().map(|Size(bytes)| Self(Waste::Bytes(bytes)));
+        size.map_err(|_| "a share, a size or `unlimited`, such as 5% or 2GiB".to_owned())
     }
 }
 
@@ -312,6 +364,30 @@ pub fn absolute(path: &std::path::Path, working_dir: &std::path::Path) -> Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_of_a_grace() {
+        let secs = |text: &str| text.parse::<Grace>().map(|grace| grace.0.as_secs());
+        assert_eq!(
+            ["0", "90min", "48h", "7d", "2w", "5s"].map(|text| secs(text).unwrap()),
+            [0, 5400, 172_800, 604_800, 1_209_600, 5]
+        );
+        for bad in ["", "7", "1m", "h", "-1h", "1.5h", "1h30min", "99999999999d"] {
+            assert!(secs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unused_data() {
+        let waste = |text: &str| text.parse::<Unused>().map(|unused| unused.0);
+        assert_eq!(waste("5%"), Ok(Waste::Share(0.05)));
+        assert_eq!(waste("0"), Ok(Waste::Bytes(0)));
+        assert_eq!(waste("2KiB"), Ok(Waste::Bytes(2048)));
+        assert_eq!(waste("unlimited"), Ok(Waste::Unlimited));
+        for bad in ["", "101%", "-1%", "NaN%", "some"] {
+            assert!(waste(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -16,6 +16,7 @@ mod ls;
 mod man;
 mod pin;
 mod policy;
+mod prune;
 mod restore;
 mod snapshots;
 mod stats;
@@ -91,6 +92,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Restore(args) => restore::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
+        Command::Prune(args) => prune::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
         Command::Tag(args) => tag::run(app, &args),
         Command::Key(args) => key::run(app, args.command),
