@@ -11,7 +11,7 @@ use crate::args::PruneArgs;
 use crate::exit::Failure;
 use crate::render::{CliObserver, json, text};
 use crate::repo::{self, Opened};
-use crate::system;
+use crate::{locks, system};
 
 pub fn run(app: &App, args: &PruneArgs) -> Outcome {
     let opened = repo::open(app, repo::Purpose::Keys)?;
@@ -23,7 +23,10 @@ pub fn run(app: &App, args: &PruneArgs) -> Outcome {
     if let Some(unused) = args.max_unused {
         options.max_waste = unused.0;
     }
-    Ok(Done::with(execute(app, &opened, &options)?))
+    let mut summary = execute(app, &opened, &options)?;
+    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    summary.insert("locks".to_owned(), locks);
+    Ok(Done::with(summary))
 }
 
 /// Prunes with the defaults, after a `forget`; in a rehearsal as if it had forgotten `without`.
