@@ -1,29 +1,25 @@
 //! Writing: blobs into packs, packs into the store, then the index, then the snapshot (F25), with the looks at marks that
 //! make a concurrent prune harmless (F27).
 
+mod adopt;
+mod commit;
+mod looks;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use snap_backend::ErrorKind;
 use snap_crypto::SealKey;
-use snap_format::{
-    BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
-    Time, limits,
-};
+use snap_format::{BlobEntry, BlobId, BlobKind, ObjectId, RunKeyEntry, Time, limits};
 
-use crate::boxes::seal_box;
-use crate::index::check_box_size;
-use crate::listing::{Listed, list_area};
-use crate::pack::{Group, PackBuilder, parse_pack, seal_unit};
-use crate::pack_look::{PackLook, StoredPacks, index_digest};
+use self::adopt::adopt;
+pub use self::commit::{IndexFlushed, NewSnapshot};
+use self::looks::read_marks;
+use crate::pack::{Group, PackBuilder, seal_unit};
+use crate::pack_look::{StoredPacks, index_digest};
 use crate::parallel::join;
-use crate::snapshot_cache;
-use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
-use crate::{
-    Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, for_each_parallel, object_name,
-};
+use crate::{Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -286,220 +282,4 @@ impl Writer {
         }
         self.uploader.drain()
     }
-
-    /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile. True
-    /// if there were any.
-    fn leave_marked_packs(&mut self) -> Result<bool> {
-        let now_marked =
-            read_marks(&self.repository, list_area(self.repository.backend().as_ref(), Area::Marks)?)?;
-        let mut left_any = false;
-        for pack in now_marked.difference(&self.marked) {
-            let is_used = |number: u32| self.used[number as usize].load(Ordering::Relaxed);
-            if self.uploader.has_stored(pack) || self.index.pack_numbers(pack).any(is_used) {
-                self.move_pack(pack)?;
-                left_any = true;
-            }
-        }
-        self.marked = now_marked;
-        if left_any {
-            self.flush()?;
-        }
-        Ok(left_any)
-    }
-
-    fn move_pack(&self, id: &ObjectId) -> Result<()> {
-        let bytes = match self.repository.backend().get(&object_name(Area::Packs, id)) {
-            Ok(bytes) => bytes,
-            // Gone, or not for these credentials: the next run stores anew what this one cannot move.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Permission) => {
-                return Err(RepoError::Overtaken);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        crate::verify::check_name(&object_name(Area::Packs, id), id, &bytes)?;
-        let opened = parse_pack(self.repository.keyring(), *id, &bytes)?;
-        for unit in PackHeader::units(&opened.pack.blobs) {
-            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
-            let run_key = opened.pack.run_keys[usize::from(unit.blobs[0].run_key)];
-            self.push(opened.pack.kind, unit.blobs, run_key, sealed)?;
-        }
-        Ok(())
-    }
-
-    /// F27 d: after the snapshot is there. If index objects vanished, a prune ran: each pack that was relied on must still
-    /// be named by an index.
-    ///
-    /// First the marks, then the index, and not both at once: a prune that has not seen the snapshot put its marks before that, and
-    /// takes them away only after the index objects (F26). So either its mark is still listed, or what it did to the index
-    /// shows in a listing that begins after that of the marks has ended; in one that is taken meanwhile it need not.
-    fn last_look(&mut self) -> Result<()> {
-        self.leave_marked_packs()?;
-        let listed: HashSet<ObjectId> =
-            self.repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
-        let own = self.uploader.index_objects();
-        if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
-            return Ok(());
-        }
-        let (fresh, _) = Index::load(&self.repository)?;
-        let relied_on =
-            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
-        let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
-            .collect();
-        let domain = &self.domain.name;
-        let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
-        if !self.uploader.stored_packs().iter().all(is_there) {
-            return Err(RepoError::Overtaken);
-        }
-        let all_elsewhere = gone.is_empty()
-            || self
-                .index
-                .iter(domain)
-                .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.locate(domain, &id).is_some());
-        if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
-    }
-}
-
-/// Proof that all packs and the index that names them are stored: the only thing that commits a snapshot.
-#[must_use = "a run that is not committed leaves nothing to restore"]
-#[derive(Debug)]
-pub struct IndexFlushed {
-    writer: Writer,
-}
-
-/// A snapshot to be committed.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)] // as in `Envelope` and `Body`
-pub struct NewSnapshot {
-    pub time: Time,
-    pub dataset: String,
-    pub host: String,
-    pub previous: Option<ObjectId>,
-    pub tags: Vec<String>,
-    pub label: String,
-    pub summary: Summary,
-    pub root: BlobId,
-    pub paths: Vec<Vec<u8>>,
-}
-
-impl IndexFlushed {
-    /// Bytes written so far and other counters.
-    pub fn stats(&self) -> &WriterStats {
-        self.writer.stats()
-    }
-
-    /// Ends the run without a snapshot: what was stored stays known to the next.
-    pub fn abandon(self) {
-        self.writer.settle();
-    }
-
-    /// Puts the snapshot and looks once more. Only then is it a success.
-    pub fn commit(mut self, new: NewSnapshot) -> Result<ObjectId> {
-        let writer = &mut self.writer;
-        let mut body = Vec::new();
-        let plain = Body { root: new.root, paths: new.paths }.encode();
-        writer.run.0.seal_into(&body_ad(&writer.repository), &plain, &mut body)?;
-        let envelope = Envelope {
-            time: new.time,
-            dataset: new.dataset,
-            host: new.host,
-            domain: writer.domain.name.clone(),
-            previous: new.previous,
-            tags: new.tags,
-            label: new.label,
-            summary: new.summary,
-            run_key: writer.run.1,
-            body,
-            set: None,
-            log_segments: Vec::new(),
-        };
-        let keyring = writer.repository.keyring();
-        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
-        let id = ObjectId(snap_crypto::hash(&bytes));
-        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
-        writer.last_look()?;
-        if let Some(cache) = &writer.cache {
-            snapshot_cache::remember(&writer.repository, cache, &bytes);
-        }
-        writer.settle();
-        Ok(id)
-    }
-}
-
-impl Writer {
-    /// Tells the next run that nothing of this one is left to adopt.
-    fn settle(&self) {
-        if let Some(cache) = &self.cache
-            && cache.write(&settled_name(&self.repository), b"").is_ok()
-        {
-            cache.remove(&pending_name(&self.repository));
-            let (before, own) = (self.index.objects(), self.uploader.index_objects());
-            if !own.is_empty() {
-                let place = cache.place(&self.repository.backend().location());
-                PackLook::extend(&place, index_digest(before), index_digest(before.iter().chain(&own)));
-            }
-        }
-    }
-}
-
-/// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
-/// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
-fn adopt(
-    repository: &Repository,
-    index: &mut Index,
-    stored: &StoredPacks,
-    marked: &HashSet<ObjectId>,
-    uploader: &Uploader,
-) -> Result<()> {
-    let unreadable = &uploader.stats().unreadable_packs;
-    for (id, size) in stored.iter() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
-            continue;
-        }
-        if unreadable.load(Ordering::Relaxed) > 0 {
-            unreadable.fetch_add(1, Ordering::Relaxed);
-            continue;
-        }
-        match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
-            Ok((slot, pack)) if slot == repository.keyring().slot() => {
-                index.insert(&pack);
-                uploader.stats().adopted_packs.fetch_add(1, Ordering::Relaxed);
-                uploader.index_later(pack);
-            }
-            Ok(_) | Err(Ok(_)) => {}
-            Err(Err(error)) if error.is_newer() => {}
-            // The least credentials of a backup slot do not read packs, and need not.
-            Err(Err(RepoError::Backend(error))) if error.kind() == ErrorKind::Permission => {
-                unreadable.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(Err(error)) => return Err(error),
-        }
-    }
-    uploader.flush_index()
-}
-
-/// Packs that an owner has marked for deletion. A mark that does not verify is no mark.
-fn read_marks(repository: &Repository, listing: Vec<Listed>) -> Result<HashSet<ObjectId>> {
-    let marked = Mutex::new(HashSet::new());
-    for_each_parallel(&listing, repository.backend().parallelism(), |Listed { id, size, .. }| {
-        let name = object_name(Area::Marks, id);
-        if check_box_size(&name, *size).is_err() {
-            return Ok(());
-        }
-        match repository.backend().get(&name) {
-            Ok(bytes) => match repository.parse_mark(id, &bytes) {
-                Ok(mark) => lock(&marked).extend(mark.packs),
-                // One under keys that came after this run began cannot be read, and must not be passed over.
-                Err(RepoError::Damaged(_)) => repository.require_known_epoch(&bytes)?,
-                Err(error) => return Err(error),
-            },
-            // Marks go when their prune has ended.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    })?;
-    Ok(std::mem::take(&mut *lock(&marked)))
 }
