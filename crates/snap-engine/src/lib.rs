@@ -22,7 +22,7 @@ pub mod retention;
 mod select;
 mod stats;
 
-pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
+pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;

@@ -67,7 +67,7 @@ impl Scene {
         let cache = self.lab.dir.path().join(format!("cache of {host}"));
         let (repository, cache) = self.lab.open_over(store, secret, Some(&cache))?;
         let options = BackupOptions { host: "host".into(), ..self.lab.options() };
-        snap_engine::backup::backup_in_packs(&repository, cache.as_ref(), options, self.lab.context(), PACK)
+        snap_engine::backup::backup_in_packs(&[repository], cache.as_ref(), options, self.lab.context(), PACK)
     }
 
     #[track_caller]

@@ -15,6 +15,7 @@ mod boxes;
 mod cache;
 mod cache_table;
 mod compress;
+mod copies;
 mod epochs;
 mod error;
 mod forget;
@@ -40,6 +41,7 @@ mod writer;
 pub use blob_reader::{BlobReader, EachBlob};
 pub use cache::Cache;
 pub use compress::Scratch;
+pub use copies::Epochs;
 pub use error::{Finding, FindingCode, RepoError};
 pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
@@ -53,7 +55,7 @@ pub use slots::{KeyChange, NewSlot, SlotInfo};
 pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
-pub use writer::{IndexFlushed, NewSnapshot, Writer, WriterOptions, WriterStats};
+pub use writer::{IndexFlushed, Lagging, NewSnapshot, Writer, WriterCopy, WriterOptions, WriterStats};
 
 /// One word for the result of everything here.
 pub type Result<T, E = RepoError> = std::result::Result<T, E>;

@@ -9,6 +9,7 @@ use snap_format::{
     SlotId, Time, limits,
 };
 
+use crate::copies::put_config;
 use crate::epochs::{
     Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
 };
@@ -36,7 +37,10 @@ pub(crate) struct Inner {
     pub(crate) keyring: Keyring,
     pub(crate) head: StoredEpoch,
     pub(crate) root: [u8; 32],
+    /// The head and all before it.
     pub(crate) lineage: Vec<ObjectId>,
+    /// All valid epochs, the oldest first.
+    pub(crate) valid: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
     pub(crate) listings: Listings,
@@ -94,13 +98,7 @@ impl Repository {
             required: Vec::new(),
             optional: Vec::new(),
         };
-        let mut bytes = config.encode();
-        bytes.extend_from_slice(&hash(&bytes));
-        let bytes = Bytes::from(bytes);
-        if backend.put(&fixed_name(CONFIG), bytes.clone())? == PutOutcome::Existed {
-            return Err(RepoError::AlreadyExists(backend.location()));
-        }
-        backend.put(&fixed_name(CONFIG_BACKUP), bytes)?;
+        put_config(backend, &config)?;
         Ok((repository, recovery))
     }
 
@@ -130,8 +128,10 @@ impl Repository {
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
+        let valid = chain.newest_first().iter().rev().map(|stored| stored.name).collect();
         let (run_keys, cache) = (Mutex::default(), OnceLock::new());
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings, cache };
+        let inner =
+            Inner { config, keyring, head, root, lineage, valid, findings, run_keys, listings, cache };
         Ok(Self { inner: Arc::new(inner), backend })
     }
 
@@ -206,6 +206,12 @@ impl Repository {
         &self.backend
     }
 
+    /// The same repository, opened, over another way to its store.
+    #[must_use]
+    pub fn over(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { inner: Arc::clone(&self.inner), backend }
+    }
+
     /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
     pub fn rehearsal(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
@@ -244,6 +250,12 @@ impl Repository {
 
 fn run_key_info(repository: RepoId) -> Vec<u8> {
     [b"snap v0 run key".as_slice(), &repository.0].concat()
+}
+
+/// The config of the repository at `backend`, of which no key is known.
+pub(crate) fn read_config(backend: &dyn Backend) -> Result<Config> {
+    let configs = [CONFIG, CONFIG_BACKUP].map(|name| (name, backend.get(&fixed_name(name))));
+    choose_config(configs, &backend.location()).map(|(config, _)| config)
 }
 
 /// Takes whichever of the two configs verifies (F6).
@@ -313,7 +325,7 @@ fn parse_config(name: &str, bytes: &[u8]) -> Result<Config, NotThisConfig> {
     }
 }
 
-fn read_epochs(
+pub(crate) fn read_epochs(
     backend: &dyn Backend,
     names: &[Listed],
     findings: &mut Vec<Finding>,

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use snap_backend::ErrorKind;
 use snap_format::ObjectId;
 
+use super::WriterStats;
+use super::members::Written;
 use crate::pack_look::StoredPacks;
-use crate::uploader::Uploader;
 use crate::{Index, RepoError, Repository, Result};
 
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
@@ -17,31 +18,33 @@ pub(super) fn adopt(
     index: &mut Index,
     stored: &StoredPacks,
     marked: &HashSet<ObjectId>,
-    uploader: &Uploader,
+    written: &Written,
+    stats: &WriterStats,
 ) -> Result<()> {
-    let unreadable = &uploader.stats().unreadable_packs;
+    let mut denied = 0;
     for (id, size) in stored.iter() {
         if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
             continue;
         }
-        if unreadable.load(Ordering::Relaxed) > 0 {
-            unreadable.fetch_add(1, Ordering::Relaxed);
+        if denied > 0 {
+            denied += 1;
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
             Ok((slot, pack)) if slot == repository.keyring().slot() => {
                 index.insert(&pack);
-                uploader.stats().adopted_packs.fetch_add(1, Ordering::Relaxed);
-                uploader.index_later(pack);
+                stats.adopted_packs.fetch_add(1, Ordering::Relaxed);
+                written.index_later(pack);
             }
             Ok(_) | Err(Ok(_)) => {}
             Err(Err(error)) if error.is_newer() => {}
             // The least credentials of a backup slot do not read packs, and need not.
             Err(Err(RepoError::Backend(error))) if error.kind() == ErrorKind::Permission => {
-                unreadable.fetch_add(1, Ordering::Relaxed);
+                denied = 1;
             }
             Err(Err(error)) => return Err(error),
         }
     }
-    uploader.flush_index()
+    stats.unreadable_packs.fetch_add(denied, Ordering::Relaxed);
+    written.write_index(repository, stats)
 }

@@ -1,12 +1,15 @@
 //! The commit point.
 
+use std::sync::Arc;
+
 use snap_format::{BlobId, Body, Envelope, ObjectId, ObjectKind, Summary, Time};
 
-use super::{Writer, pending_name, settled_name};
+use super::members::Member;
+use super::{Lagging, Writer, pending_name, settled_name};
 use crate::boxes::seal_box;
 use crate::pack_look::{PackLook, index_digest};
 use crate::snapshots::body_ad;
-use crate::{Area, Result, WriterStats, object_name, snapshot_cache};
+use crate::{Area, Cache, Result, WriterStats, object_name, snapshot_cache};
 
 /// Proof that all packs and the index that names them are stored: the only thing that commits a snapshot.
 #[must_use = "a run that is not committed leaves nothing to restore"]
@@ -31,6 +34,11 @@ pub struct NewSnapshot {
 }
 
 impl IndexFlushed {
+    /// Copies that the run has left behind so far.
+    pub fn lagging(&self) -> Arc<Lagging> {
+        self.writer.lagging()
+    }
+
     /// Bytes written so far and other counters.
     pub fn stats(&self) -> &WriterStats {
         self.writer.stats()
@@ -41,12 +49,14 @@ impl IndexFlushed {
         self.writer.settle();
     }
 
-    /// Puts the snapshot and looks once more. Only then is it a success.
-    pub fn commit(mut self, new: NewSnapshot) -> Result<ObjectId> {
-        let writer = &mut self.writer;
+    /// Puts the snapshot and looks once more. Only then is it a success: in every copy that has not failed until then, the
+    /// same bytes.
+    pub fn commit(self, new: NewSnapshot) -> Result<ObjectId> {
+        let writer = &self.writer;
+        let members = &writer.members;
         let mut body = Vec::new();
         let plain = Body { root: new.root, paths: new.paths }.encode();
-        writer.run.0.seal_into(&body_ad(&writer.repository), &plain, &mut body)?;
+        writer.run.0.seal_into(&body_ad(members.keyring().repository), &plain, &mut body)?;
         let envelope = Envelope {
             time: new.time,
             dataset: new.dataset,
@@ -61,13 +71,17 @@ impl IndexFlushed {
             set: None,
             log_segments: Vec::new(),
         };
-        let keyring = writer.repository.keyring();
-        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        let bytes: snap_backend::Bytes =
+            seal_box(members.keyring(), ObjectKind::Snapshot, &envelope.encode())?.into();
         let id = ObjectId(snap_crypto::hash(&bytes));
-        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
+        let name = object_name(Area::Snapshots, &id);
+        members.each(members.living(), |_, member| {
+            member.repository.backend().put(&name, bytes.clone())?;
+            Ok(())
+        })?;
         writer.last_look()?;
         if let Some(cache) = &writer.cache {
-            snapshot_cache::remember(&writer.repository, cache, &bytes);
+            snapshot_cache::remember(writer.repository(), cache, &bytes);
         }
         writer.settle();
         Ok(id)
@@ -75,13 +89,22 @@ impl IndexFlushed {
 }
 
 impl Writer {
-    /// Tells the next run that nothing of this one is left to adopt.
+    /// Tells the next run that nothing of this one is left to adopt. What fails here fails nothing.
     fn settle(&self) {
-        if let Some(cache) = &self.cache
-            && cache.write(&settled_name(&self.repository), b"").is_ok()
-        {
+        if let Some(cache) = &self.cache {
+            self.members.on_each(self.members.living(), |_, member| {
+                member.settle(cache);
+                Ok(())
+            });
+        }
+    }
+}
+
+impl Member {
+    fn settle(&self, cache: &Cache) {
+        if cache.write(&settled_name(&self.repository), b"").is_ok() {
             cache.remove(&pending_name(&self.repository));
-            let (before, own) = (self.index.objects(), self.uploader.index_objects());
+            let (before, own) = (self.index.objects(), self.written.index_objects());
             if !own.is_empty() {
                 let place = cache.place(&self.repository.backend().location());
                 PackLook::extend(&place, index_digest(before), index_digest(before.iter().chain(&own)));

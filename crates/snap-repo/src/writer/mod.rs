@@ -4,17 +4,21 @@
 mod adopt;
 mod commit;
 mod looks;
+mod members;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snap_crypto::SealKey;
-use snap_format::{BlobEntry, BlobId, BlobKind, ObjectId, RunKeyEntry, Time, limits};
+use snap_format::{BlobEntry, BlobId, BlobKind, RunKeyEntry, Time, limits};
 
 use self::adopt::adopt;
 pub use self::commit::{IndexFlushed, NewSnapshot};
 use self::looks::read_marks;
+pub use self::members::Lagging;
+pub(crate) use self::members::{CopySet, Members};
+use self::members::{Member, Written};
 use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::pack_look::{StoredPacks, index_digest};
 use crate::parallel::join;
@@ -45,7 +49,7 @@ impl Default for WriterOptions {
 pub struct WriterStats {
     /// Plain bytes of blobs that were new.
     pub added_bytes: AtomicU64,
-    /// Bytes written to the store.
+    /// Bytes written to the store; of several copies, to the one that took the most.
     pub stored_bytes: AtomicU64,
     /// New blobs.
     pub blobs: AtomicU64,
@@ -63,38 +67,53 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 const SHARDS: usize = 16;
 
+/// Packs of data that are in the making at the same time, if there are several copies: what all lack, and what one lacks.
+const OPEN_PACKS: usize = 2;
+
 /// Takes blobs from many threads.
 pub struct Writer {
-    repository: Repository,
+    members: Arc<Members>,
     cache: Option<Cache>,
-    index: Arc<Index>,
     domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
-    marked: HashSet<ObjectId>,
-    /// By position in the index: marked when the run began, and relied on since.
-    avoid: Vec<bool>,
-    used: Vec<AtomicBool>,
     fresh: [Mutex<HashSet<BlobId>>; SHARDS],
-    open: [Mutex<Option<PackBuilder>>; 2],
+    /// By kind, for whom.
+    open: [Mutex<Vec<(CopySet, PackBuilder)>>; 2],
+    open_most: usize,
     /// Groups of small blobs that are not full: about as many as there are threads.
-    groups: Mutex<Vec<Group>>,
+    groups: Mutex<Vec<(CopySet, Group)>>,
     uploader: Uploader,
     options: WriterOptions,
 }
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Writer({:?})", self.repository)
+        write!(f, "Writer({:?})", self.repository())
     }
 }
 
-/// A file in the cache that stands while a run of this slot may have stored packs that no index names.
+/// A file in the cache that stands while a run of this slot may have stored packs in this copy that no index names.
 fn pending_name(repository: &Repository) -> String {
-    format!("pending-{}", repository.keyring().slot())
+    format!("pending-{}", of_slot_and_copy(repository))
 }
 
 fn settled_name(repository: &Repository) -> String {
-    format!("settled-{}", repository.keyring().slot())
+    format!("settled-{}", of_slot_and_copy(repository))
+}
+
+fn of_slot_and_copy(repository: &Repository) -> String {
+    let copy: String = repository.config().copy.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{copy}", repository.keyring().slot())
+}
+
+/// A copy that a run is to write to.
+pub struct WriterCopy {
+    /// Its position among the copies that the run is about, by which [`Lagging`] names it.
+    pub position: usize,
+    /// The copy, opened with the same slot as the others.
+    pub repository: Repository,
+    /// Its index.
+    pub index: Index,
 }
 
 impl Writer {
@@ -107,52 +126,63 @@ impl Writer {
     /// away, it first takes from the index (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
-        mut index: Index,
+        index: Index,
         cache: Option<&Cache>,
         options: WriterOptions,
     ) -> Result<Self> {
-        repository.keyring().require_writer("backup")?;
-        let name = repository.keyring().own_domain().to_owned();
-        let domain = repository.keyring().domain(&name).ok_or(RepoError::Role {
+        let only = WriterCopy { position: 0, repository: repository.clone(), index };
+        Self::begin_all(vec![only], Arc::default(), cache, options)
+    }
+
+    /// The same for several copies at once. What fails in one of them is noted in `lagging`, and the run goes on with the
+    /// others; what fails in the last one is the failure of the run.
+    pub fn begin_all(
+        copies: Vec<WriterCopy>,
+        lagging: Arc<Lagging>,
+        cache: Option<&Cache>,
+        options: WriterOptions,
+    ) -> Result<Self> {
+        let Some(first) = copies.first().map(|copy| copy.repository.clone()) else {
+            return Err(RepoError::Refused("there is no copy to write to".into()));
+        };
+        if copies.len() > CopySet::MOST {
+            return Err(RepoError::Refused(format!("a run writes to {} copies at most", CopySet::MOST)));
+        }
+        let keyring = first.keyring();
+        keyring.require_writer("backup")?;
+        let domain = keyring.domain(keyring.own_domain()).ok_or(RepoError::Role {
             verb: "backup",
-            role: repository.keyring().role(),
+            role: keyring.role(),
             needs: "owner or backup",
         })?;
-        let settled = cache.is_some_and(|cache| {
-            cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
-        });
-        let place = cache.map(|cache| cache.place(&repository.backend().location()));
-        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
-        let seen = index_digest(index.objects());
-        let (marked, stored) = std::thread::scope(|scope| {
-            let marked = scope.spawn(|| read_marks(repository, repository.take_listing(Area::Marks)?));
-            let stored = StoredPacks::look(repository, named, seen, place.as_ref(), now, !settled);
-            (join(marked), stored)
-        });
-        let (marked, stored) = (marked?, stored?);
-        // What is listed from here on must not have been listed before.
-        repository.drop_listings();
-        let run = repository.new_run_key()?;
-        let uploader = Uploader::start(repository, &domain.name, &options);
-        if !settled {
-            adopt(repository, &mut index, &stored, &marked, &uploader)?;
+        let stats = Arc::<WriterStats>::default();
+        let began = begin_members(copies, &first, cache, &options, &stats);
+        let (mut list, mut failed) = (Vec::new(), Vec::new());
+        for (position, member) in began {
+            match member {
+                Ok(member) => list.push(member),
+                Err(error) => failed.push((position, error)),
+            }
         }
-        if let Some(cache) = cache {
-            let _ = cache.write(&pending_name(repository), b"");
+        if list.is_empty()
+            && let Some((_, last)) = failed.pop()
+        {
+            failed.into_iter().for_each(|(position, error)| lagging.add(position, error));
+            return Err(last);
         }
-        let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
+        failed.into_iter().for_each(|(position, error)| lagging.add(position, error));
+        let run = first.new_run_key()?;
+        let open_most = if list.len() == 1 { 1 } else { OPEN_PACKS };
+        let members = Arc::new(Members::new(list, lagging, stats));
+        let uploader = Uploader::start(&members, &domain.name, open_most, &options);
         Ok(Self {
-            repository: repository.clone(),
+            members,
             cache: cache.cloned(),
-            used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
-            index: Arc::new(index),
             domain,
             run,
-            marked,
-            avoid,
             fresh: Default::default(),
             open: Default::default(),
+            open_most,
             groups: Mutex::default(),
             uploader,
             options,
@@ -164,34 +194,33 @@ impl Writer {
         &self.domain
     }
 
-    /// The repository that is written to.
+    /// The repository that is written to: of several copies the first that has not failed.
     pub fn repository(&self) -> &Repository {
-        &self.repository
+        &self.members.first().repository
     }
 
-    /// The index as it was when the run began, adopted packs included.
+    /// The index as it was when the run began, adopted packs included: that of the same copy.
     pub fn index(&self) -> &Arc<Index> {
-        &self.index
+        &self.members.first().index
     }
 
     /// Counters.
     pub fn stats(&self) -> &WriterStats {
-        self.uploader.stats()
+        &self.members.stats
     }
 
-    /// Whether a blob is stored, or on its way, in this domain; if so the run relies on it from now on.
+    /// Copies that the run has left behind so far.
+    pub fn lagging(&self) -> Arc<Lagging> {
+        Arc::clone(self.members.lagging())
+    }
+
+    /// Whether a blob is stored, or on its way, in this domain and in every copy; if so the run relies on it from now on.
     pub fn knows(&self, id: &BlobId) -> bool {
-        self.is_stored(id) || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+        self.lacking(id).is_empty() || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
     }
 
-    fn is_stored(&self, id: &BlobId) -> bool {
-        self.index.packs_of(&self.domain.name, id, |pack| {
-            let usable = !self.avoid[pack as usize];
-            if usable {
-                self.used[pack as usize].store(true, Ordering::Relaxed);
-            }
-            usable
-        })
+    fn lacking(&self, id: &BlobId) -> CopySet {
+        self.members.lacking(&self.domain.name, id)
     }
 
     /// Stores a blob unless it is known. Returns its id and whether it was new.
@@ -201,65 +230,92 @@ impl Writer {
             BlobKind::Tree => &self.domain.tree_id,
         };
         let id = BlobId(key.id(plain));
-        if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+        let to = self.lacking(&id);
+        if to.is_empty() || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
             return Ok((id, false));
         }
         let is_member =
             kind == BlobKind::Data && plain.len() < Group::MEMBER_MAX && scratch.may_shrink(plain);
         if is_member {
             // The one that was used last: its members come from the same place.
-            let mut group = lock(&self.groups).pop().unwrap_or_default();
+            let mut group = self.take_group(to);
             group.push(id, plain);
             if group.is_full() {
-                self.store_group(&mut group, scratch)?;
+                self.store_group(&mut group, to, scratch)?;
             }
-            lock(&self.groups).push(group);
+            lock(&self.groups).push((to, group));
         } else {
             let (codec, stored_len) =
-                seal_unit(self.repository.id(), kind, Some(&id), plain, &self.run.0, scratch)?;
+                seal_unit(self.members.keyring().repository, kind, Some(&id), plain, &self.run.0, scratch)?;
             let plain_len = plain.len() as u32; // checked when it was sealed
             let line = BlobEntry { id, stored_len, plain_len, codec, grouped: false, run_key: 0 };
-            self.push(kind, &[line], self.run.1, &scratch.sealed)?;
+            self.push(kind, &[line], self.run.1, &scratch.sealed, to)?;
         }
-        let stats = self.uploader.stats();
+        let stats = self.stats();
         stats.added_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
         stats.blobs.fetch_add(1, Ordering::Relaxed);
         Ok((id, true))
     }
 
-    fn store_group(&self, group: &mut Group, scratch: &mut Scratch) -> Result<()> {
-        let lines = group.seal(self.repository.id(), BlobKind::Data, &self.run.0, scratch)?;
-        self.push(BlobKind::Data, &lines, self.run.1, &scratch.sealed)
+    fn take_group(&self, to: CopySet) -> Group {
+        let mut groups = lock(&self.groups);
+        let found = groups.iter().rposition(|(set, _)| *set == to);
+        found.map(|at| groups.remove(at).1).unwrap_or_default()
     }
 
-    /// Puts a sealed unit into the open pack of its kind; a pack that is full goes on its way.
-    fn push(&self, kind: BlobKind, lines: &[BlobEntry], run_key: RunKeyEntry, sealed: &[u8]) -> Result<()> {
-        self.uploader.check()?;
+    fn store_group(&self, group: &mut Group, to: CopySet, scratch: &mut Scratch) -> Result<()> {
+        let repository = self.members.keyring().repository;
+        let lines = group.seal(repository, BlobKind::Data, &self.run.0, scratch)?;
+        self.push(BlobKind::Data, &lines, self.run.1, &scratch.sealed, to)
+    }
+
+    /// Puts a sealed unit into the open pack of its kind for these copies; a pack that is full goes on its way.
+    fn push(
+        &self,
+        kind: BlobKind,
+        lines: &[BlobEntry],
+        run_key: RunKeyEntry,
+        sealed: &[u8],
+        to: CopySet,
+    ) -> Result<()> {
+        self.members.check()?;
         let mut open = lock(&self.open[usize::from(kind == BlobKind::Tree)]);
-        let keyring = self.repository.keyring();
-        let new_pack = || PackBuilder::new(keyring, kind, self.uploader.buffer(kind));
-        let pack = open.get_or_insert_with(new_pack);
+        let new_pack = || PackBuilder::new(self.members.keyring(), kind, self.uploader.buffer(kind));
+        let at = match open.iter().position(|(set, _)| *set == to) {
+            Some(at) => at,
+            None => {
+                // Before another takes a buffer: those that are open would wait for one another.
+                if open.len() >= self.open_most
+                    && let Some(largest) = (0..open.len()).max_by_key(|at| open[*at].1.len())
+                {
+                    let (set, pack) = open.swap_remove(largest);
+                    self.uploader.send(pack, set)?;
+                }
+                open.push((to, new_pack()));
+                open.len() - 1
+            }
+        };
+        let pack = &mut open[at].1;
         let position = match pack.run_key(&run_key) {
             Some(position) => position,
             None => {
                 // The list of run keys is full: only moved blobs, of more than 256 runs, come here.
                 let full = std::mem::replace(pack, new_pack());
-                self.uploader.send(full)?;
+                self.uploader.send(full, to)?;
                 pack.run_key(&run_key).expect("an empty list has room")
             }
         };
         pack.push(lines, position, sealed);
         // Not before it has reached the target: a pack below it would be padded (F17), each by up to a sixteenth.
-        if pack.len() >= self.options.pack_target
-            && let Some(full) = open.take()
-        {
-            self.uploader.send(full)?;
+        if pack.len() >= self.options.pack_target {
+            let (_, full) = open.swap_remove(at);
+            self.uploader.send(full, to)?;
         }
         Ok(())
     }
 
     /// Stores what is left, and the index. Nothing can be added after that.
-    pub fn finish(mut self) -> Result<IndexFlushed> {
+    pub fn finish(self) -> Result<IndexFlushed> {
         self.flush()?;
         // F27 b: marks that came since the run began.
         self.leave_marked_packs()?;
@@ -268,18 +324,85 @@ impl Writer {
 
     fn flush(&self) -> Result<()> {
         let groups = std::mem::take(&mut *lock(&self.groups));
-        if groups.iter().any(|group| !group.is_empty()) {
+        if groups.iter().any(|(_, group)| !group.is_empty()) {
             let mut scratch = Scratch::new(self.options.level)
                 .map_err(|error| RepoError::Refused(format!("no memory to compress: {error}")))?;
-            for mut group in groups.into_iter().filter(|group| !group.is_empty()) {
-                self.store_group(&mut group, &mut scratch)?;
+            for (to, mut group) in groups.into_iter().filter(|(_, group)| !group.is_empty()) {
+                self.store_group(&mut group, to, &mut scratch)?;
             }
         }
         for open in &self.open {
-            if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
-                self.uploader.send(pack)?;
+            let packs = std::mem::take(&mut *lock(open));
+            for (to, pack) in packs.into_iter().filter(|(_, pack)| !pack.is_empty()) {
+                self.uploader.send(pack, to)?;
             }
         }
         self.uploader.drain()
+    }
+}
+
+/// Begins with all copies at the same time.
+fn begin_members(
+    copies: Vec<WriterCopy>,
+    first: &Repository,
+    cache: Option<&Cache>,
+    options: &WriterOptions,
+    stats: &WriterStats,
+) -> Vec<(usize, Result<Member>)> {
+    let begin = |copy: WriterCopy| {
+        let position = copy.position;
+        let same = first.has_same_keys(&copy.repository);
+        (position, same.and_then(|()| Member::begin(copy, cache, options, stats)))
+    };
+    if copies.len() == 1 {
+        return copies.into_iter().map(begin).collect();
+    }
+    std::thread::scope(|scope| {
+        let begin = &begin;
+        let threads: Vec<_> = copies.into_iter().map(|copy| scope.spawn(move || begin(copy))).collect();
+        threads.into_iter().map(join).collect()
+    })
+}
+
+impl Member {
+    fn begin(
+        copy: WriterCopy,
+        cache: Option<&Cache>,
+        options: &WriterOptions,
+        stats: &WriterStats,
+    ) -> Result<Self> {
+        let WriterCopy { position, repository, mut index } = copy;
+        let settled = cache.is_some_and(|cache| {
+            cache.has(&settled_name(&repository)) && !cache.has(&pending_name(&repository))
+        });
+        let place = cache.map(|cache| cache.place(&repository.backend().location()));
+        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let seen = index_digest(index.objects());
+        let (marked, stored) = std::thread::scope(|scope| {
+            let marked = scope.spawn(|| read_marks(&repository, repository.take_listing(Area::Marks)?));
+            let stored = StoredPacks::look(&repository, named, seen, place.as_ref(), now, !settled);
+            (join(marked), stored)
+        });
+        let (marked, stored) = (marked?, stored?);
+        // What is listed from here on must not have been listed before.
+        repository.drop_listings();
+        let written = Written::default();
+        if !settled {
+            adopt(&repository, &mut index, &stored, &marked, &written, stats)?;
+        }
+        if let Some(cache) = cache {
+            let _ = cache.write(&pending_name(&repository), b"");
+        }
+        let avoid: Vec<bool> =
+            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
+        Ok(Self {
+            given: position,
+            used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
+            index: Arc::new(index),
+            marked: Mutex::new(marked),
+            avoid,
+            repository,
+            written,
+        })
     }
 }
