@@ -88,6 +88,11 @@ impl Repository {
         Ok(if missing.is_empty() { Epochs::Same } else { Epochs::Behind(missing.len()) })
     }
 
+    /// Puts an epoch of this repository into a copy that has all before it.
+    pub fn bring_epoch(&self, epoch: &ObjectId, target: &dyn Backend) -> Result<()> {
+        self.put_epoch_into(epoch, target)
+    }
+
     fn put_epoch_into(&self, id: &ObjectId, target: &dyn Backend) -> Result<()> {
         let name = object_name(Area::Epochs, id);
         let bytes = self.backend().get(&name)?;
