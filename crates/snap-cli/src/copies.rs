@@ -26,7 +26,14 @@ pub struct Copies {
     /// For each of these, its position among all.
     positions: Vec<usize>,
     /// Those that cannot, and why.
-    absent: Vec<(usize, String)>,
+    absent: Vec<Absent>,
+}
+
+/// A copy that cannot be written.
+struct Absent {
+    position: usize,
+    why: String,
+    is_missing: bool,
 }
 
 /// A copy that is configured, and its key.
@@ -57,7 +64,8 @@ pub fn open(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, F
             }
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
             Err(failure) => {
-                copies.absent.push((position, in_words(&failure)));
+                let is_missing = failure.exit == Exit::NoRepository;
+                copies.absent.push(Absent { position, why: in_words(&failure), is_missing });
                 failures.push(failure);
             }
         }
@@ -74,8 +82,8 @@ fn in_words(failure: &Failure) -> String {
 
 /// None of the copies can be opened. What is the same with all keeps its meaning.
 fn all_failed(app: &App, copies: &Copies, mut failures: Vec<Failure>) -> Failure {
-    for (position, why) in &copies.absent {
-        app.out.warning(&format!("the copy {}: {why}", copies.names[*position]));
+    for absent in &copies.absent {
+        app.out.warning(&format!("the copy {}: {}", copies.names[absent.position], absent.why));
     }
     let is_key = failures.iter().all(|failure| failure.exit == Exit::Key);
     let first = failures.swap_remove(0);
@@ -218,16 +226,24 @@ impl Copies {
 
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.
     pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> serde_json::Value {
-        for lag in lagging {
-            self.absent.push((self.positions[lag.copy], lag.why));
+        for Lag { copy, why } in lagging {
+            self.absent.push(Absent { position: self.positions[copy], why, is_missing: false });
         }
-        self.absent.sort_by_key(|(position, _)| *position);
-        for (position, why) in &self.absent {
-            app.out.warning(&format!("the copy {} lags: {why} ({CATCH_UP})", self.names[*position]));
+        self.absent.sort_by_key(|absent| absent.position);
+        for Absent { position, why, is_missing } in &self.absent {
+            let name = &self.names[*position];
+            let hint = match is_missing {
+                true => format!(
+                    "is it mounted? `snap init --copy {name} --copy-of {}` makes it if it never was there",
+                    self.first().copy.name
+                ),
+                false => CATCH_UP.to_owned(),
+            };
+            app.out.warning(&format!("the copy {name} lags: {why} ({hint})"));
         }
         let states = self.names.iter().enumerate().filter_map(|(position, name)| {
-            match self.absent.iter().find(|(absent, _)| *absent == position) {
-                Some((_, why)) => Some(json!({ "name": name, "state": "lagging", "reason": why })),
+            match self.absent.iter().find(|absent| absent.position == position) {
+                Some(absent) => Some(json!({ "name": name, "state": "lagging", "reason": absent.why })),
                 None => is_written.then(|| json!({ "name": name, "state": "ok" })),
             }
         });
