@@ -16,7 +16,7 @@ use common::stores::Hooked;
 use common::{Lab, odd, within};
 use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint, RecordingBackend};
 use snap_backend::{Backend, MemoryBackend, Operation};
-use snap_engine::{BackupReport, Context};
+use snap_engine::{BackupReport, Context, CopyOptions, CopyReport, copy_snapshots};
 use snap_format::{ObjectId, Time};
 use snap_repo::{Area, Epochs, Index, RepoError, Repository, Secret, parse_object_name};
 
@@ -75,6 +75,26 @@ impl Scene {
         let report = self.try_backup(stores, 2).unwrap();
         assert_eq!(report.lagging, []);
         report
+    }
+
+    fn open(&self, number: usize) -> Repository {
+        Repository::open(self.store(number), &self.lab.secret).unwrap()
+    }
+
+    /// Copies from the first to the second, in small packs.
+    fn try_copy(&self, target: Arc<dyn Backend>) -> snap_engine::Result<CopyReport> {
+        let target = Repository::open(target, &self.lab.secret)?;
+        let options = CopyOptions { pack_target: PACK, ..CopyOptions::new(NOW) };
+        let cache = self.lab.cache();
+        copy_snapshots(&self.open(0), &target, Some(&cache), &options, self.lab.context())
+    }
+
+    fn copy(&self) -> CopyReport {
+        self.try_copy(self.store(1)).unwrap()
+    }
+
+    fn snapshots(&self, number: usize) -> Vec<ObjectId> {
+        self.open(number).snapshots().unwrap().snapshots.iter().map(|snapshot| snapshot.id).collect()
     }
 
     /// The newest snapshot of a copy is what the source is now, bit by bit, read from this copy alone.
@@ -372,4 +392,183 @@ fn another_repository_is_no_copy() {
     };
     assert_eq!(report.lagging.iter().map(|lag| lag.copy).collect::<Vec<_>>(), [1]);
     assert!(!Path::new(&report.lagging[0].why).is_absolute());
+}
+
+#[test]
+fn a_fresh_copy_gets_everything_as_it_is() {
+    let scene = Scene::new();
+    scene.backup(&[scene.store(0)]);
+    scene.write(2);
+    scene.backup(&[scene.store(0)]);
+    let rehearsed = {
+        let options = CopyOptions { dry_run: true, ..CopyOptions::new(NOW) };
+        copy_snapshots(&scene.open(0), &scene.open(1), None, &options, scene.lab.context()).unwrap()
+    };
+    assert_eq!(rehearsed.snapshots, scene.snapshots(0));
+    assert_eq!(scene.names(1, "packs/").len() + scene.names(1, "snapshots/").len(), 0);
+    let report = scene.copy();
+    assert_eq!((&report.snapshots, &report.left[..]), (&scene.snapshots(0), &[][..]));
+    assert_eq!(report.packs as usize, scene.names(1, "packs/").len());
+    // Whole packs, whole snapshots.
+    for area in ["packs/", "snapshots/"] {
+        assert_eq!(scene.names(0, area), scene.names(1, area), "{area}");
+    }
+    scene.is_sound(1);
+    assert_eq!(scene.copy(), CopyReport::default());
+    // The next backup finds both alike.
+    assert_eq!(scene.backup(&scene.both()).summary.stored_bytes, 0);
+}
+
+#[test]
+fn copies_that_were_packed_otherwise_get_single_units() {
+    let scene = Scene::new();
+    scene.backup(&[scene.store(0)]);
+    scene.write(2);
+    scene.backup(&[scene.store(1)]);
+    scene.write(3);
+    scene.backup(&[scene.store(0)]);
+    let report = scene.copy();
+    assert_eq!(report.snapshots.len(), 2);
+    assert_eq!(scene.snapshots(1).len(), 3);
+    let packs = scene.names(0, "packs/");
+    let moved: Vec<_> = scene.names(1, "packs/").difference(&packs).cloned().collect();
+    assert!(!moved.is_empty());
+    scene.is_sound(1);
+    // A group is moved as a whole, with what the target had of it: but never twice.
+    assert_eq!(scene.copy(), CopyReport::default());
+}
+
+/// Killed at each operation in turn, and run again.
+#[test]
+fn a_copy_that_is_interrupted_anywhere_is_taken_up() {
+    within(LIMIT, || {
+        let scene = Scene::new();
+        scene.backup(&[scene.store(0)]);
+        scene.write(2);
+        scene.backup(&[scene.store(1)]);
+        scene.write(3);
+        scene.backup(&[scene.store(0)]);
+        let before = scene.stores[1].snapshot();
+        let whole = Arc::new(CrashBackend::immortal(scene.store(1)));
+        scene.try_copy(Arc::clone(&whole) as _).unwrap();
+        let packs = scene.names(1, "packs/").len();
+        assert!(whole.mutations() > 8, "{}", whole.mutations());
+        for (k, mode) in (0..whole.operations()).flat_map(|k| [(k, CrashMode::Before), (k, CrashMode::After)])
+        {
+            scene.stores[1].restore(before.clone());
+            let point = CrashPoint::Operation(k);
+            let dying = Arc::new(CrashBackend::new(scene.store(1), point, mode));
+            let outcome = scene.try_copy(Arc::clone(&dying) as _);
+            if !dying.is_dead() {
+                continue;
+            }
+            assert!(outcome.is_err(), "{k}");
+            scene.lab.check_over(&scene.store(1));
+            scene.copy();
+            assert_eq!(scene.snapshots(1).len(), 3, "{k} {mode:?}");
+            scene.lab.check_over(&scene.store(1));
+            let now = scene.names(1, "packs/").len();
+            assert!(now <= packs + 3, "{k} {mode:?}: {now} packs, not {packs}: what was there was used");
+            assert_eq!(scene.copy(), CopyReport::default());
+        }
+        scene.restores(1);
+    });
+}
+
+#[test]
+fn what_was_forgotten_on_one_side_does_not_come_back() {
+    let scene = Scene::new();
+    for version in 1..4 {
+        scene.write(version);
+        scene.backup(&scene.both());
+    }
+    let all = scene.snapshots(0);
+    // The second keeps one only.
+    scene.open(1).forget(&all[..2], &[], NOW).unwrap();
+    assert_eq!(scene.copy(), CopyReport::default());
+    assert_eq!(scene.snapshots(1), all[2..]);
+    // The first forgets what the second never had.
+    scene.write(4);
+    scene.backup(&[scene.store(0)]);
+    scene.write(5);
+    scene.backup(&[scene.store(0)]);
+    let all = scene.snapshots(0);
+    scene.open(0).forget(&all[2..4], &[], NOW).unwrap();
+    let report = scene.copy();
+    assert_eq!((report.snapshots.as_slice(), report.forgotten), (&all[4..], 1));
+    assert_eq!(scene.snapshots(1), [all[2], all[4]]);
+    scene.is_sound(1);
+    scene.is_sound(0);
+    assert_eq!(scene.copy(), CopyReport::default());
+}
+
+#[test]
+fn pins_and_tags_travel() {
+    let scene = Scene::new();
+    scene.backup(&scene.both());
+    let all = scene.snapshots(0);
+    let pin = snap_format::Pin { reason: "why".into(), until: None };
+    scene.open(0).pin(&all, &pin, NOW).unwrap();
+    scene.open(0).set_tags(&all, &["nightly".into()], NOW).unwrap();
+    assert_eq!(scene.copy().records, 2);
+    let (set, overlays) = scene.open(1).snapshots_with_overlays().unwrap();
+    assert_eq!(overlays.pin(&all[0], NOW), Some(&pin));
+    assert_eq!(set.snapshots[0].envelope.tags, ["nightly"]);
+    assert_eq!(scene.names(0, "records/"), scene.names(1, "records/"));
+    assert_eq!(scene.copy().records, 0);
+}
+
+#[test]
+fn what_is_damaged_is_not_spread_and_hinders_no_other() {
+    let scene = Scene::new();
+    scene.backup(&[scene.store(0)]);
+    let first: BTreeSet<_> = scene.names(0, "packs/");
+    std::fs::remove_file(scene.lab.source("large")).unwrap();
+    for number in 0..12 {
+        std::fs::remove_file(scene.lab.source(&format!("sub/noise {number}"))).unwrap();
+    }
+    scene.backup(&[scene.store(0)]);
+    // A pack of data that only the first snapshot needs: the large file's.
+    let largest = first.iter().max_by_key(|name| {
+        scene.stores[0].get(&snap_backend::ObjectName::new(name.as_str()).unwrap()).unwrap().len()
+    });
+    let name = snap_backend::ObjectName::new(largest.unwrap().as_str()).unwrap();
+    let mut bytes = scene.stores[0].get(&name).unwrap().to_vec();
+    bytes[1000] ^= 1;
+    scene.stores[0].delete(&name).unwrap();
+    scene.stores[0].put(&name, bytes.into()).unwrap();
+    let all = scene.snapshots(0);
+    let report = scene.copy();
+    assert_eq!((report.snapshots.as_slice(), report.left.as_slice()), (&all[1..], &all[..1]));
+    let heard = scene.lab.heard();
+    assert!(heard.iter().any(|text| text.contains(name.as_str())), "{heard:?}");
+    assert!(!scene.names(1, "packs/").contains(name.as_str()));
+    scene.restores(1);
+}
+
+#[test]
+fn a_slot_that_cannot_read_copies_what_is_its_own() {
+    let scene = Scene::new();
+    let secret = Secret::random_key_file().unwrap();
+    let new = snap_repo::NewSlot {
+        role: snap_format::Role::Backup,
+        secret: &secret,
+        label: "web".into(),
+        domain: None,
+    };
+    scene.open(0).add_slot(new, NOW).unwrap();
+    scene.open(0).bring_epochs(scene.stores[1].as_ref()).unwrap();
+    scene.backup(&[scene.store(0)]);
+    let open = |number: usize| Repository::open(scene.store(number), &secret).unwrap();
+    let own = snap_engine::backup(&open(0), None, scene.lab.options(), scene.lab.context()).unwrap();
+    let options = CopyOptions::new(NOW);
+    let report = copy_snapshots(&open(0), &open(1), None, &options, scene.lab.context()).unwrap();
+    assert_eq!(report.snapshots, own.snapshot.into_iter().collect::<Vec<_>>());
+    assert_eq!(report.left.len(), 1);
+    scene.is_sound(1);
+    // An owner brings the rest, and what is another's stays in its domain.
+    let report = scene.copy();
+    assert_eq!((report.snapshots.len(), report.left.len()), (1, 0));
+    scene.is_sound(1);
+    assert_eq!(scene.snapshots(1), scene.snapshots(0));
 }

@@ -1,14 +1,16 @@
 //! Copies: sibling repositories that share repository id, epochs, keys and ids (`docs/format.md` §2).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use snap_backend::{Backend, Bytes, PutOutcome};
 use snap_crypto::hash;
-use snap_format::{Config, ObjectId, Time};
+use snap_format::{Config, ObjectId, RecordBody, Time, limits};
 
+use crate::index::check_box_size;
 use crate::listing::list_area;
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
 use crate::open::{read_config, read_epochs};
+use crate::snapshot_area::Known;
 use crate::{Area, RepoError, Repository, Result, object_name};
 
 /// How the epochs of a copy stand to those of another.
@@ -114,6 +116,63 @@ impl Repository {
         }
         let config = Config { copy: snap_crypto::random()?, created: now, ..self.config().clone() };
         put_config(target, &config)
+    }
+}
+
+/// What is moved from copy to copy besides blobs.
+impl Repository {
+    /// The bytes of snapshots of this copy, wherever they stand.
+    pub fn snapshot_bytes(&self, wanted: &HashSet<ObjectId>) -> Result<HashMap<ObjectId, Bytes>> {
+        let mut out = HashMap::new();
+        for object in self.read_snapshot_area(Known::FromCache)? {
+            if !object.snapshots.iter().any(|it| wanted.contains(&it.id) && !out.contains_key(&it.id)) {
+                continue;
+            }
+            let Some(bytes) = self.get_snapshot_object(&object.listed)? else { continue };
+            match self.parse_snapshot_bundle(&object.listed.id, &bytes)? {
+                Some(bundle) => {
+                    for member in bundle.members {
+                        let id = ObjectId(hash(&member.bytes));
+                        if wanted.contains(&id) {
+                            out.insert(id, member.bytes.into());
+                        }
+                    }
+                }
+                None => {
+                    self.parse_snapshot(&object.listed.id, &bytes)?;
+                    out.insert(object.listed.id, bytes);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Puts the pins and tags of this copy into another that lacks them, byte for byte. Returns how many there were.
+    pub fn bring_records(&self, target: &Self) -> Result<u64> {
+        let there: HashSet<ObjectId> = target.list(Area::Records)?.into_iter().map(|(id, _)| id).collect();
+        let mut brought = 0;
+        for (id, size) in self.list(Area::Records)? {
+            let name = object_name(Area::Records, &id);
+            if there.contains(&id) || check_box_size(&name, size).is_err() {
+                continue;
+            }
+            let bytes = self.backend().get(&name)?;
+            // What is damaged or forged stays where it is, for `check` to tell of.
+            let kind = self.parse_record(&id, &bytes).map(|record| record.kind);
+            if kind.is_ok_and(|kind| ["pin", "unpin", "tag"].contains(&kind.as_str())) {
+                target.backend().put(&name, bytes)?;
+                brought += 1;
+            }
+        }
+        Ok(brought)
+    }
+
+    /// Writes down that snapshots which this copy never had were forgotten elsewhere. Owners only.
+    pub fn note_forgotten(&self, snapshots: &[ObjectId], time: Time) -> Result<()> {
+        for part in snapshots.chunks(limits::ITEMS) {
+            self.put_record_about(&RecordBody::Forget(part.to_vec()), time)?;
+        }
+        Ok(())
     }
 }
 

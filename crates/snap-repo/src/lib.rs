@@ -55,7 +55,9 @@ pub use slots::{KeyChange, NewSlot, SlotInfo};
 pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
-pub use writer::{IndexFlushed, Lagging, NewSnapshot, Writer, WriterCopy, WriterOptions, WriterStats};
+pub use writer::{
+    IndexFlushed, Lagging, NewSnapshot, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+};
 
 /// One word for the result of everything here.
 pub type Result<T, E = RepoError> = std::result::Result<T, E>;

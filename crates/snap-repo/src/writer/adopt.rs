@@ -31,7 +31,10 @@ pub(super) fn adopt(
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
-            Ok((slot, pack)) if slot == repository.keyring().slot() => {
+            // An owner may have packed for another domain.
+            Ok((slot, pack))
+                if slot == repository.keyring().slot() && !index.names_pack(&id, &pack.domain) =>
+            {
                 index.insert(&pack);
                 stats.adopted_packs.fetch_add(1, Ordering::Relaxed);
                 written.index_later(pack);

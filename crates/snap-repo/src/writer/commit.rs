@@ -90,7 +90,7 @@ impl IndexFlushed {
 
 impl Writer {
     /// Tells the next run that nothing of this one is left to adopt. What fails here fails nothing.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         if let Some(cache) = &self.cache {
             self.members.on_each(self.members.living(), |_, member| {
                 member.settle(cache);

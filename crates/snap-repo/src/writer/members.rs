@@ -156,6 +156,12 @@ impl Member {
         Ok(())
     }
 
+    /// Whether a pack is there already: one that an interrupted run has put.
+    pub(super) fn has_stored(&self, pack: &ObjectId, size: u64) -> bool {
+        let meta = self.repository.backend().stat(&object_name(Area::Packs, pack));
+        meta.is_ok_and(|meta| meta.size_bytes == size)
+    }
+
     /// Notes a pack that was put, and writes an index if there is enough for one.
     pub(crate) fn note_pack(&self, pack: &IndexedPack, stats: &WriterStats) -> Result<()> {
         lock(&self.written.packs).insert(pack.id);

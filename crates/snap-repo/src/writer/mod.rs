@@ -5,6 +5,7 @@ mod adopt;
 mod commit;
 mod looks;
 mod members;
+mod sealed;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use self::looks::read_marks;
 pub use self::members::Lagging;
 pub(crate) use self::members::{CopySet, Members};
 use self::members::{Member, Written};
+pub use self::sealed::SealedPack;
 use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::pack_look::{StoredPacks, index_digest};
 use crate::parallel::join;
@@ -34,13 +36,15 @@ pub struct WriterOptions {
     pub uploads: usize,
     /// zstd level, 1 to 19.
     pub level: i32,
+    /// The domain to write in; without it the slot's own. Owners may name another's, to move what is sealed already.
+    pub domain: Option<String>,
     /// The time, by which very many packs are listed once a day; without it, each time.
     pub now: Option<Time>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, now: None }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, domain: None, now: None }
     }
 }
 
@@ -150,7 +154,8 @@ impl Writer {
         }
         let keyring = first.keyring();
         keyring.require_writer("backup")?;
-        let domain = keyring.domain(keyring.own_domain()).ok_or(RepoError::Role {
+        let domain = options.domain.as_deref().unwrap_or_else(|| keyring.own_domain());
+        let domain = keyring.domain(domain).ok_or(RepoError::Role {
             verb: "backup",
             role: keyring.role(),
             needs: "owner or backup",
