@@ -14,6 +14,7 @@ mod config;
 mod copies;
 mod exit;
 mod keys;
+mod locks;
 mod prompt;
 mod render;
 mod repo;

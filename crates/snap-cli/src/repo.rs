@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions, Site};
+use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptions, Site};
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
@@ -108,6 +108,13 @@ impl Place {
         })
     }
 
+    /// Versions and locks of the store, if it has such things.
+    pub fn object_lock(&self, app: &App) -> Result<Option<ObjectLock>, Failure> {
+        self.with_options(app, |options| {
+            Ok(snap_backend::open_object_lock(self.copy.uri.expose(), &options)?)
+        })
+    }
+
     /// Where the key comes from; the default repository brings its own.
     pub(crate) fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
         let chosen = self.chosen_key(app, app.reads_content)?;
@@ -115,6 +122,11 @@ impl Place {
             let file = self.default_key.as_ref().filter(|file| file.exists())?;
             Some(KeySource::KeyFile(file.clone()))
         }))
+    }
+
+    /// Whether a key is named somewhere, so that nobody is asked for one.
+    pub fn has_key(&self, app: &App) -> Result<bool, Failure> {
+        Ok(self.key(app)?.is_some())
     }
 
     /// Flags over environment over configuration.

@@ -5,6 +5,7 @@
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -18,6 +19,7 @@ mod context;
 mod copy;
 mod error;
 mod forget;
+pub mod locks;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;
@@ -25,7 +27,7 @@ mod select;
 mod stats;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
-pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use copy::{CopyOptions, CopyReport, copy_snapshots};
 pub use error::EngineError;

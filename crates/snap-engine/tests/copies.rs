@@ -121,7 +121,7 @@ impl Scene {
     /// Blobs that lie in more than one pack of a copy.
     fn stored_twice(&self, number: usize) -> usize {
         let repository = Repository::open(self.store(number), &self.lab.secret).unwrap();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         index.iter("main").filter(|(id, _)| index.locate_all("main", id).len() > 1).count()
     }
 }

@@ -191,6 +191,11 @@ impl Repository {
         self.inner.config.repository
     }
 
+    /// The id that it has among its copies, hex.
+    pub fn copy_id(&self) -> String {
+        SlotId(self.inner.config.copy).to_hex()
+    }
+
     /// What it was made as.
     pub fn config(&self) -> &Config {
         &self.inner.config

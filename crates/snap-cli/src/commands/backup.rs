@@ -20,7 +20,7 @@ use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::{CliObserver, json, text};
 use crate::repo::{self, Opened, Place};
-use crate::{select, system};
+use crate::{locks, select, system};
 
 pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let began = Instant::now();
@@ -60,8 +60,20 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let mut summary = summary(&report, &dataset, &host, states);
     summary.insert("seconds".to_owned(), began.elapsed().as_secs_f64().into());
     summary.insert("dry_run".to_owned(), dry_run.into());
+    let locks = if dry_run { serde_json::Value::Null } else { extend_locks(app, &copies) };
+    summary.insert("locks".to_owned(), locks);
     let is_incomplete = report.summary.unreadable > 0 || !report.missing_sources.is_empty();
     Ok(Done { exit: if is_incomplete { Exit::Incomplete } else { Exit::Done }, summary })
+}
+
+/// The field of the summary; of several copies, those that are locked by name.
+fn extend_locks(app: &App, copies: &Copies) -> serde_json::Value {
+    if let [only] = copies.opened.as_slice() {
+        return locks::extend_after_run(app, only);
+    }
+    let of_each = copies.opened.iter().map(|it| (it.copy.name.clone(), locks::extend_after_run(app, it)));
+    let locked: json::Object = of_each.filter(|(_, locks)| !locks.is_null()).collect();
+    if locked.is_empty() { serde_json::Value::Null } else { locked.into() }
 }
 
 /// `--host`, `--dataset` and `--tag` before the command mean here what they mean behind it.

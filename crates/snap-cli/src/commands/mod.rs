@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod config;
 mod forget;
+mod immutable;
 mod init;
 mod key;
 mod ls;

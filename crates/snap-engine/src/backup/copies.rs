@@ -9,7 +9,7 @@ use snap_repo::{
     areas_of_a_backup,
 };
 
-use super::queue;
+use super::{queue, segments};
 use crate::{Context, Result};
 
 /// A copy that a run had to leave behind.
@@ -57,7 +57,7 @@ fn load(repository: &Repository, cache: Option<&Cache>, wants_snapshots: bool) -
     repository.prefetch(&areas_of_a_backup(place.as_ref()))?;
     std::thread::scope(|scope| {
         let set = wants_snapshots.then(|| scope.spawn(|| repository.snapshots()));
-        let index = Index::load(repository);
+        let index = Index::load(repository, cache);
         let set = set.map(|set| set.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         let (index, findings) = index?;
         Ok((index, findings, set.transpose()?))
@@ -104,15 +104,20 @@ pub(super) fn load_all(copies: &[Repository], cache: Option<&Cache>, lagging: &L
     }
 }
 
-/// Memory goes to packs on their way, after what the workers need.
-pub(super) fn writer_options(stores: &[Arc<dyn Backend>], context: Context<'_>) -> WriterOptions {
+/// Memory goes to packs on their way, after what the workers need. To a disk one goes while the next is filled: it is hardly
+/// slower, and two would be 16 MiB more.
+pub(super) fn writer_options(
+    stores: &[Arc<dyn Backend>],
+    context: Context<'_>,
+    threads: usize,
+) -> WriterOptions {
     let defaults = WriterOptions::default();
-    let workers = (context.threads as u64 + 1) * queue::SEGMENT as u64;
+    let workers = segments(context, threads) as u64 * queue::SEGMENT as u64;
     let packs = context.memory_bytes.saturating_sub(workers) / (defaults.pack_target as u64 + (2 << 20));
     // In the making: one, or two if copies may lack different things.
     let open = if stores.len() > 1 { 2 } else { 1 };
     let wanted = |store: &Arc<dyn Backend>| match store.local_root() {
-        Some(_) => 2,
+        Some(_) => 1,
         None => store.parallelism(),
     };
     let wanted = stores.iter().map(wanted).max().unwrap_or(1);

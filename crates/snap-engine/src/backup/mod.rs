@@ -156,6 +156,7 @@ fn write_copies(
     pack_target: usize,
 ) -> Result<BackupReport> {
     context.progress.begin(Phase::Opening, 0, 0);
+    let threads = context.threads.max(options.readers.unwrap_or(1));
     for repository in copies {
         repository.keyring().require_writer("backup")?;
         cache.iter().for_each(|cache| repository.remember_in(cache));
@@ -164,6 +165,9 @@ fn write_copies(
     let Loaded { first, mut members, set, findings } = load_all(copies, cache, lagging)?;
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));
+    }
+    for text in members.iter().filter_map(|member| member.index.cache_failure()) {
+        context.observer.event(Event::Warning { text: &text });
     }
     let history = History::find(&first, &set.snapshots, &options.dataset, &options.host);
     if options.dry_run {
@@ -175,7 +179,7 @@ fn write_copies(
         pack_target,
         level: options.level,
         now: Some(options.time),
-        ..copies::writer_options(&backends, context)
+        ..copies::writer_options(&backends, context, threads)
     };
     let writer = Writer::begin_all(members, Arc::clone(lagging), cache, writer_options)?;
     note_unreadable_packs(&writer, context);
@@ -190,7 +194,7 @@ fn write_copies(
         names: Names::new(),
         trees,
         counts: Counts::default(),
-        queue: Queue::new(context.threads + 1),
+        queue: Queue::new(segments(context, threads)),
         cut_key,
         level: options.level,
         root: Mutex::default(),
@@ -200,7 +204,7 @@ fn write_copies(
     let total = total.map(|snapshot| snapshot.envelope.summary).unwrap_or_default();
     context.progress.begin(Phase::Storing, total.files, total.source_bytes);
     start(&run, prepared.source, parent_root, options.time, options.level)?;
-    let root = run.work(context.threads.max(options.readers.unwrap_or(1)), parent_root)?;
+    let root = run.work(threads, parent_root)?;
     context.progress.begin(Phase::Finishing, 0, 0);
     let Run { writer, trees, counts, .. } = run;
     let flushed = writer.finish()?;
@@ -249,6 +253,12 @@ fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
         );
         context.note(b"", &text);
     }
+}
+
+/// Pieces of large files that may be held: one for each thread that reads, and one more, within half of the memory.
+fn segments(context: Context<'_>, threads: usize) -> usize {
+    let affordable = usize::try_from(context.memory_bytes / 2 / queue::SEGMENT as u64).unwrap_or(usize::MAX);
+    (threads + 1).min(affordable.max(context.threads + 1))
 }
 
 /// The sources, looked at.

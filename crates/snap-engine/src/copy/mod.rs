@@ -77,7 +77,7 @@ pub fn copy_snapshots(
     }
     let missing = find_missing(source, target, context)?;
     let mut report = CopyReport::default();
-    let (source_index, findings) = Index::load(source)?;
+    let (source_index, findings) = Index::load(source, cache)?;
     findings.iter().for_each(|finding| context.observer.event(Event::Finding(finding)));
     let source_index = Arc::new(source_index);
     let mut domains: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
@@ -151,7 +151,8 @@ impl Job<'_> {
         };
         if self.options.dry_run {
             let packs = self.packs_of(&needed, &writer, &HashSet::new());
-            let bytes: u64 = packs.iter().map(|pack| self.index.packs()[*pack as usize].size).sum();
+            let bytes: u64 =
+                packs.iter().filter_map(|pack| self.index.pack(*pack)).map(|pack| pack.size).sum();
             report.packs += packs.len() as u64;
             report.stored_bytes += bytes;
             report.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
@@ -186,7 +187,7 @@ impl Job<'_> {
     }
 
     fn begin(&self) -> Result<Writer> {
-        let (index, findings) = Index::load(self.target)?;
+        let (index, findings) = Index::load(self.target, self.cache)?;
         findings.iter().for_each(|finding| self.context.observer.event(Event::Finding(finding)));
         let (target, cache) = match self.options.dry_run {
             true => (self.target.rehearsal(), None),
@@ -222,6 +223,9 @@ impl Job<'_> {
             self.move_packs(&packs, needed, writer)?;
             tried.extend(packs);
         }
+        // What is not known because a cache is damaged is not lost.
+        self.index.check()?;
+        writer.index().check()?;
         let lost = needed.ids.iter().filter(|id| !writer.knows(id)).count();
         if lost > 0 {
             let why = format!("blobs that snapshots need are in no pack that could be read: {lost}");
@@ -233,16 +237,15 @@ impl Job<'_> {
 
     fn move_packs(&self, packs: &[u32], needed: &Needed, writer: &Writer) -> Result<()> {
         let context = self.context;
-        let infos = self.index.packs();
-        let bytes = packs.iter().map(|pack| infos[*pack as usize].size).sum();
+        let packs: Vec<_> = packs.iter().filter_map(|pack| self.index.pack(*pack)).collect();
+        let bytes = packs.iter().map(|pack| pack.size).sum();
         context.progress.begin(Phase::Storing, packs.len() as u64, bytes);
         // Half of the memory for what was fetched, the rest for what is on its way.
         let at_once = (context.memory_bytes / 2 / PACK_BYTES).max(1) as usize;
         let threads = at_once.min(self.source.backend().parallelism()).max(1);
         let findings = Mutex::new(Vec::new());
-        for_each_parallel(packs, threads, |pack| {
+        for_each_parallel(&packs, threads, |pack| {
             context.check_stop()?;
-            let pack = &infos[*pack as usize];
             match self.source.sealed_pack(&pack.id).map_err(RepoError::into_finding) {
                 Ok(sealed) => {
                     writer.take_sealed(&sealed, |id| needed.ids.contains(id))?;

@@ -26,7 +26,7 @@ pub(super) struct Needed {
 impl Needed {
     /// All that the source has and the target lacks: for who cannot read trees.
     pub(super) fn all_of(index: &Index, domain: &DomainKeys, writer: &Writer) -> Self {
-        let lacking = index.iter(&domain.name).map(|(id, _)| id).filter(|id| !writer.knows(id));
+        let lacking = index.plain_lens(&domain.name).map(|(id, _)| id).filter(|id| !writer.knows(id));
         Self { ids: lacking.collect(), has_damage: false }
     }
 }

@@ -11,21 +11,43 @@ use super::members::Written;
 use crate::pack_look::StoredPacks;
 use crate::{Index, RepoError, Repository, Result};
 
+/// Compares the index with the packs that are there in one pass. Returns, by number, which packs are not to be relied on; and,
+/// by position in `stored`, which the index names as packs of `domain`.
+pub(super) fn compare(
+    index: &Index,
+    stored: &StoredPacks,
+    marked: &HashSet<ObjectId>,
+    domain: &str,
+) -> (Vec<bool>, Vec<bool>) {
+    let mut avoid = vec![true; index.pack_limit()];
+    let mut named = vec![false; stored.iter().count()];
+    for pack in index.packs() {
+        let is_whole = match stored {
+            StoredPacks::Trusted => true,
+            StoredPacks::Listed(packs) => {
+                packs.binary_search_by_key(&pack.id, |(id, _)| *id).is_ok_and(|position| {
+                    named[position] |= *pack.domain == *domain;
+                    packs[position].1 == pack.size
+                })
+            }
+        };
+        avoid[pack.number as usize] = !is_whole || marked.contains(&pack.id);
+    }
+    (avoid, named)
+}
+
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
 /// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
 pub(super) fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &StoredPacks,
+    unnamed: impl Iterator<Item = (ObjectId, u64)>,
     marked: &HashSet<ObjectId>,
     written: &Written,
     stats: &WriterStats,
 ) -> Result<()> {
     let mut denied = 0;
-    for (id, size) in stored.iter() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
-            continue;
-        }
+    for (id, size) in unnamed.filter(|(id, _)| !marked.contains(id)) {
         if denied > 0 {
             denied += 1;
             continue;

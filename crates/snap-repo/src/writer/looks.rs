@@ -12,7 +12,7 @@ use super::{CopySet, Writer, lock};
 use crate::index::check_box_size;
 use crate::listing::{Listed, list_area};
 use crate::pack::parse_pack;
-use crate::{Area, Index, RepoError, Repository, Result, for_each_parallel, object_name};
+use crate::{Area, Index, PackInfo, RepoError, Repository, Result, for_each_parallel, object_name};
 
 impl Writer {
     /// Moves the blobs of packs that this run relies on, its own among them, and that a prune has marked meanwhile, in each
@@ -29,6 +29,8 @@ impl Writer {
                 self.move_pack(member, to, pack)?;
                 left_any.store(true, Ordering::Relaxed);
             }
+            // What is not known because the cache is damaged must not pass for unused.
+            member.index.check()?;
             *lock(&member.marked) = now_marked;
             Ok(())
         })?;
@@ -84,12 +86,13 @@ impl Member {
         if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
             return Ok(());
         }
-        let (fresh, _) = Index::load(&self.repository)?;
-        let relied_on =
-            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
-        let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
+        let (fresh, _) = Index::load(&self.repository, self.cache.as_ref())?;
+        let is_used = |pack: &PackInfo| self.used[pack.number as usize].load(Ordering::Relaxed);
+        let gone: HashSet<u32> = self
+            .index
+            .packs()
+            .filter(|pack| is_used(pack) && !fresh.names_pack(&pack.id, &pack.domain))
+            .flat_map(|pack| self.index.pack_numbers(&pack.id).collect::<Vec<_>>())
             .collect();
         let marked = lock(&self.marked);
         let is_there = |pack: &ObjectId| marked.contains(pack) || fresh.names_pack(pack, domain);
@@ -99,9 +102,12 @@ impl Member {
         let all_elsewhere = gone.is_empty()
             || self
                 .index
-                .iter(domain)
+                .plain_lens(domain)
                 .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.locate(domain, &id).is_some());
+                .all(|(id, _)| fresh.plain_len(domain, &id).is_some());
+        // What is not known because the cache is damaged is not gone, and not there either.
+        self.index.check()?;
+        fresh.check()?;
         if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }

@@ -10,7 +10,7 @@ use snap_format::{BlobId, IndexObject, IndexedPack, ObjectId, ObjectKind};
 use super::{WriterStats, lock};
 use crate::boxes::seal_box;
 use crate::parallel::join;
-use crate::{Area, Index, Keyring, RepoError, Repository, Result, object_name};
+use crate::{Area, Cache, Index, Keyring, RepoError, Repository, Result, object_name};
 
 /// Packs after which an index object is written: what an interruption costs at most is listing them again.
 const PACKS_PER_INDEX: usize = 64;
@@ -72,8 +72,9 @@ pub(crate) struct Member {
     pub(super) given: usize,
     pub(crate) repository: Repository,
     pub(super) index: Arc<Index>,
+    pub(super) cache: Option<Cache>,
     pub(super) marked: Mutex<HashSet<ObjectId>>,
-    /// By position in the index: marked when the run began, and relied on since.
+    /// By number in the index: marked when the run began, and relied on since.
     pub(super) avoid: Vec<bool>,
     pub(super) used: Vec<AtomicBool>,
     pub(super) written: Written,

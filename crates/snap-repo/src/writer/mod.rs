@@ -7,20 +7,20 @@ mod looks;
 mod members;
 mod sealed;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snap_crypto::SealKey;
 use snap_format::{BlobEntry, BlobId, BlobKind, RunKeyEntry, Time, limits};
 
-use self::adopt::adopt;
+use self::adopt::{adopt, compare};
 pub use self::commit::{IndexFlushed, NewSnapshot};
 use self::looks::read_marks;
 pub use self::members::Lagging;
 pub(crate) use self::members::{CopySet, Members};
 use self::members::{Member, Written};
 pub use self::sealed::SealedPack;
+use crate::index::Fresh;
 use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::pack_look::{StoredPacks, index_digest};
 use crate::parallel::join;
@@ -69,8 +69,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const SHARDS: usize = 16;
-
 /// Packs of data that are in the making at the same time, if there are several copies: what all lack, and what one lacks.
 const OPEN_PACKS: usize = 2;
 
@@ -80,7 +78,7 @@ pub struct Writer {
     cache: Option<Cache>,
     domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
-    fresh: [Mutex<HashSet<BlobId>>; SHARDS],
+    fresh: Fresh,
     /// By kind, for whom.
     open: [Mutex<Vec<(CopySet, PackBuilder)>>; 2],
     open_most: usize,
@@ -106,8 +104,7 @@ fn settled_name(repository: &Repository) -> String {
 }
 
 fn of_slot_and_copy(repository: &Repository) -> String {
-    let copy: String = repository.config().copy.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{copy}", repository.keyring().slot())
+    format!("{}-{}", repository.keyring().slot(), repository.copy_id())
 }
 
 /// A copy that a run is to write to.
@@ -185,7 +182,7 @@ impl Writer {
             cache: cache.cloned(),
             domain,
             run,
-            fresh: Default::default(),
+            fresh: Fresh::new(&first, cache),
             open: Default::default(),
             open_most,
             groups: Mutex::default(),
@@ -221,7 +218,7 @@ impl Writer {
 
     /// Whether a blob is stored, or on its way, in this domain and in every copy; if so the run relies on it from now on.
     pub fn knows(&self, id: &BlobId) -> bool {
-        self.lacking(id).is_empty() || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+        self.lacking(id).is_empty() || self.fresh.contains(id)
     }
 
     fn lacking(&self, id: &BlobId) -> CopySet {
@@ -236,7 +233,7 @@ impl Writer {
         };
         let id = BlobId(key.id(plain));
         let to = self.lacking(&id);
-        if to.is_empty() || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+        if to.is_empty() || !self.fresh.insert(id) {
             return Ok((id, false));
         }
         let is_member =
@@ -381,27 +378,31 @@ impl Member {
             cache.has(&settled_name(&repository)) && !cache.has(&pending_name(&repository))
         });
         let place = cache.map(|cache| cache.place(&repository.backend().location()));
-        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let (count, now) = (index.pack_limit() as u64, options.now.map(|now| now.secs));
         let seen = index_digest(index.objects());
         let (marked, stored) = std::thread::scope(|scope| {
             let marked = scope.spawn(|| read_marks(&repository, repository.take_listing(Area::Marks)?));
-            let stored = StoredPacks::look(&repository, named, seen, place.as_ref(), now, !settled);
+            let stored = StoredPacks::look(&repository, count, seen, place.as_ref(), now, !settled);
             (join(marked), stored)
         });
         let (marked, stored) = (marked?, stored?);
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
+        let (mut avoid, named) = compare(&index, &stored, &marked, repository.keyring().own_domain());
+        index.check()?;
         let written = Written::default();
         if !settled {
-            adopt(&repository, &mut index, &stored, &marked, &written, stats)?;
+            let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| pack);
+            adopt(&repository, &mut index, unnamed, &marked, &written, stats)?;
+            // What was adopted is there, and not marked.
+            avoid.resize(index.pack_limit(), false);
         }
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(&repository), b"");
         }
-        let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
         Ok(Self {
             given: position,
+            cache: cache.cloned(),
             used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
             index: Arc::new(index),
             marked: Mutex::new(marked),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use snap_backend::Bytes;
 use snap_format::{BlobId, IndexedPack, ObjectId, PackHeader};
 
-use super::{IndexFlushed, SHARDS, Writer, lock};
+use super::{IndexFlushed, Writer, lock};
 use crate::pack::parse_and_hash;
 use crate::{Area, RepoError, Repository, Result, object_name};
 
@@ -49,7 +49,7 @@ impl Writer {
         if pack.domain != self.domain.name {
             return Ok(());
         }
-        let claim = |id: &BlobId| lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(*id);
+        let claim = |id: &BlobId| self.fresh.insert(*id);
         let is_new = |id: &BlobId| wanted(id) && !self.lacking(id).is_empty() && claim(id);
         let new: HashSet<BlobId> = pack.blobs.iter().map(|blob| blob.id).filter(is_new).collect();
         if new.is_empty() {
