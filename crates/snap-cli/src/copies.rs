@@ -15,7 +15,7 @@ use crate::render::json;
 use crate::repo::{self, Opened, Place, Purpose};
 
 /// What a copy that lags needs.
-const CATCH_UP: &str = "`snap copy` brings it up to date";
+const CATCH_UP: &str = "the next `snap backup` that reaches it brings it the keys and its own snapshot; those that it missed stay on the others";
 
 /// The copies of a run, in the order of the configuration.
 pub struct Copies {
