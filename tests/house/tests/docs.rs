@@ -286,3 +286,25 @@ fn decisions_are_numbered_without_gaps() {
         .collect();
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
 }
+
+#[test]
+fn files_in_the_architecture_exist() {
+    let page = read("docs/architecture.md");
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let (mut problems, mut seen) = (Vec::new(), 0);
+    for row in rows {
+        let mut of = None;
+        for word in row.split('`').skip(1).step_by(2) {
+            if root().join("crates").join(word).join("src").is_dir() {
+                of = Some(word);
+            } else if let Some(of) = of.filter(|_| word.ends_with(".rs") || word.ends_with('/')) {
+                seen += 1;
+                if !root().join("crates").join(of).join("src").join(word).exists() {
+                    problems.push(format!("{of}: {word}"));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "the page says where things are");
+    expect_none("docs/architecture.md names what is not there", &problems);
+}
