@@ -5,6 +5,7 @@
 
 mod backup;
 mod config;
+mod copy;
 mod key;
 mod look;
 mod restore;
@@ -18,6 +19,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use copy::CopyArgs;
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use restore::RestoreArgs;
@@ -144,6 +146,8 @@ Examples:
     Stats,
     /// Bring a snapshot, or a part of it, back.
     Restore(Box<RestoreArgs>),
+    /// Bring copies up to date.
+    Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
@@ -213,6 +217,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
+            Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",
