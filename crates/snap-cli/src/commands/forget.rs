@@ -21,7 +21,7 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
         return Err(Failure::new(Exit::Failed, "prune is not there yet: nothing was forgotten")
             .hint("leave --prune out; the space is freed once there is a prune"));
     }
-    let opened = repo::open(app, repo::Purpose::Snapshots)?;
+    let opened = repo::open(app, repo::Purpose::Deciding)?;
     opened.repository.keyring().require_owner("forgetting snapshots")?;
     if !args.dry_run {
         opened.require_current_keys()?;
