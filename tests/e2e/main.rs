@@ -11,6 +11,8 @@ mod keys;
 mod kill;
 mod lab;
 mod least;
+mod look;
 mod policy;
+mod prune;
 mod retention;
 mod roles;

@@ -218,6 +218,10 @@ fn judge_repo(error: &RepoError) -> Verdict {
             Some("check --repo; if it is right, do not use this store until you know who changed it"),
         ),
         RepoError::Damaged(_) => (Exit::Damage, Some("`snap check` lists all damage and what it touches")),
+        RepoError::Unprunable(_) => (
+            Exit::Damage,
+            Some("`snap check` lists all damage and what it touches; mend or forget that, then prune"),
+        ),
         RepoError::Newer { .. } => (Exit::Failed, Some("upgrade snap on this machine")),
         RepoError::Crypto(error) => judge_crypto(*error),
         RepoError::Overtaken | RepoError::KeysChanged => (Exit::Failed, Some(AGAIN)),
@@ -314,6 +318,7 @@ mod tests {
             (role, 12),
             (RepoError::Counterfeit("x".into()), 12),
             (damaged, 4),
+            (RepoError::Unprunable(Box::new(Finding::new(FindingCode::Missing, "index/ab", "gone"))), 4),
             (RepoError::Overtaken, 1),
             (RepoError::KeysChanged, 1),
             (RepoError::Refused("x".into()), 1),

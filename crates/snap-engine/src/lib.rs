@@ -6,6 +6,7 @@
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
+//! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -20,11 +21,14 @@ mod copy;
 mod error;
 mod forget;
 pub mod locks;
+pub mod look;
+mod prune;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;
 mod select;
 mod stats;
+mod work;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
@@ -32,6 +36,7 @@ pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use copy::{CopyOptions, CopyReport, copy_snapshots};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
+pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};
 pub use stats::{RepositoryStats, stats};

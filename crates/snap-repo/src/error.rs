@@ -174,6 +174,9 @@ pub enum RepoError {
         "another machine pruned the repository during this run and removed data that it relied on; run it again"
     )]
     Overtaken,
+    /// A prune that would not know what snapshots need.
+    #[error("nothing was deleted, since it is uncertain what the snapshots need: {0}")]
+    Unprunable(Box<Finding>),
 }
 
 impl From<Finding> for RepoError {

@@ -22,6 +22,8 @@ mod forget;
 mod index;
 mod keyring;
 mod listing;
+
+mod marks;
 mod merge;
 mod names;
 mod open;
@@ -29,6 +31,7 @@ mod overlays;
 mod pack;
 mod pack_look;
 mod parallel;
+pub mod prune;
 mod slots;
 mod snapshot_area;
 mod snapshot_cache;
@@ -47,6 +50,7 @@ pub use error::{Finding, FindingCode, RepoError};
 pub use index::scale as index_scale;
 pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
+
 pub use merge::{MergePlan, MergeReport, MergeRequest};
 pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;
@@ -58,7 +62,7 @@ pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
 pub use writer::{
-    IndexFlushed, Lagging, NewSnapshot, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
 };
 
 /// One word for the result of everything here.

@@ -30,6 +30,8 @@ const HEAD_FILE: &str = "head";
 pub struct Repository {
     pub(crate) inner: Arc<Inner>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// Of this store: another way to it has its own.
+    pub(crate) listings: Arc<Listings>,
 }
 
 pub(crate) struct Inner {
@@ -43,7 +45,6 @@ pub(crate) struct Inner {
     pub(crate) valid: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
-    pub(crate) listings: Listings,
     pub(crate) cache: OnceLock<Cache>,
 }
 
@@ -130,9 +131,8 @@ impl Repository {
         let (head, lineage) = (chain.head().clone(), chain.lineage());
         let valid = chain.newest_first().iter().rev().map(|stored| stored.name).collect();
         let (run_keys, cache) = (Mutex::default(), OnceLock::new());
-        let inner =
-            Inner { config, keyring, head, root, lineage, valid, findings, run_keys, listings, cache };
-        Ok(Self { inner: Arc::new(inner), backend })
+        let inner = Inner { config, keyring, head, root, lineage, valid, findings, run_keys, cache };
+        Ok(Self { inner: Arc::new(inner), backend, listings: Arc::new(listings) })
     }
 
     /// The chain of epochs as the store shows it now.
@@ -214,12 +214,12 @@ impl Repository {
     /// The same repository, opened, over another way to its store.
     #[must_use]
     pub fn over(&self, backend: Arc<dyn Backend>) -> Self {
-        Self { inner: Arc::clone(&self.inner), backend }
+        Self { inner: Arc::clone(&self.inner), backend, listings: Arc::default() }
     }
 
     /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
     pub fn rehearsal(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
+        Self { backend: Arc::new(Forgetful(Arc::clone(&self.backend))), ..self.clone() }
     }
 
     /// Damage of config and epochs that was met, and got around, while opening.

@@ -6,8 +6,10 @@
 mod backup;
 mod config;
 mod copy;
+mod history;
 mod key;
 mod look;
+mod prune;
 mod restore;
 mod retention;
 pub mod values;
@@ -20,8 +22,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use copy::CopyArgs;
+pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
-pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
+pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
+pub use prune::PruneArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -139,6 +143,14 @@ Examples:
     Snapshots(SnapshotsArgs),
     /// List what is in a snapshot.
     Ls(LsArgs),
+    /// Look for names in all snapshots.
+    Find(FindArgs),
+    /// List the versions of a path, and which snapshots hold them.
+    Versions(VersionsArgs),
+    /// Compare two snapshots, or a part of them.
+    Diff(DiffArgs),
+    /// List what is gone from this machine, and how to get it back.
+    Deleted(DeletedArgs),
     /// Write a file of a snapshot to standard output, or a directory as a tar.
     Cat(CatArgs),
     /// Show how large the repository is and what it saves.
@@ -152,6 +164,8 @@ Examples:
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
+    /// Free the space of what no snapshot needs any more.
+    Prune(PruneArgs),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -214,12 +228,17 @@ impl Command {
             Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
+            Self::Find(_) => "find",
+            Self::Versions(_) => "versions",
+            Self::Diff(_) => "diff",
+            Self::Deleted(_) => "deleted",
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
@@ -232,7 +251,17 @@ impl Command {
 
     /// Whether the command reads stored data, so that a key which may is preferred.
     pub const fn reads_content(&self) -> bool {
-        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Check(_))
+        matches!(
+            self,
+            Self::Ls(_)
+                | Self::Find(_)
+                | Self::Versions(_)
+                | Self::Diff(_)
+                | Self::Deleted(_)
+                | Self::Cat(_)
+                | Self::Restore(_)
+                | Self::Check(_)
+        )
     }
 
     /// Whether the command prints something other than events on standard output, so that `--json` has no room there.

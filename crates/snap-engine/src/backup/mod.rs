@@ -11,6 +11,7 @@ mod run;
 mod stream;
 mod tree_cache;
 mod tree_fetch;
+pub(crate) mod tree_look;
 mod tree_store;
 mod trees;
 

@@ -9,13 +9,14 @@ use snap_format::{BlobId, IndexObject, IndexedPack, ObjectId, ObjectKind};
 
 use super::{WriterStats, lock};
 use crate::boxes::seal_box;
+use crate::marks::Marks;
 use crate::parallel::join;
 use crate::{Area, Cache, Index, Keyring, RepoError, Repository, Result, object_name};
 
 /// Packs after which an index object is written: what an interruption costs at most is listing them again.
 const PACKS_PER_INDEX: usize = 64;
 /// Blobs after which an index object is written: keeps objects near 8 MiB.
-const BLOBS_PER_INDEX: usize = 200_000;
+pub(crate) const BLOBS_PER_INDEX: usize = 200_000;
 
 /// Some of the members of a run, by their positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,11 +74,20 @@ pub(crate) struct Member {
     pub(crate) repository: Repository,
     pub(super) index: Arc<Index>,
     pub(super) cache: Option<Cache>,
-    pub(super) marked: Mutex<HashSet<ObjectId>>,
+    pub(super) standing: Mutex<Standing>,
     /// By number in the index: marked when the run began, and relied on since.
     pub(super) avoid: Vec<bool>,
     pub(super) used: Vec<AtomicBool>,
     pub(super) written: Written,
+}
+
+/// What was seen of the marks and the index when all that the run relies on was last seen to be safe here.
+#[derive(Default)]
+pub(super) struct Standing {
+    pub(super) marks: Marks,
+    /// The index objects that all of this was read from, but for own ones; and how many own ones were among them.
+    pub(super) relied_on: Vec<ObjectId>,
+    pub(super) own_seen: usize,
 }
 
 /// What this run has put into a copy.
@@ -85,15 +95,16 @@ pub(crate) struct Member {
 pub(crate) struct Written {
     /// Stored packs that no index object names yet.
     unindexed: Mutex<Vec<IndexedPack>>,
-    /// All packs and index objects, for the last look.
+    /// All packs, for the looks at the marks, and index objects.
     packs: Mutex<HashSet<ObjectId>>,
     index_objects: Mutex<Vec<ObjectId>>,
     bytes: AtomicU64,
 }
 
 impl Written {
-    pub(super) fn has_pack(&self, pack: &ObjectId) -> bool {
-        lock(&self.packs).contains(pack)
+    /// Takes a pack, whose blobs were moved, from those that this run has stored.
+    pub(super) fn forget_pack(&self, pack: &ObjectId) {
+        lock(&self.packs).remove(pack);
     }
 
     pub(super) fn packs(&self) -> Vec<ObjectId> {
@@ -205,6 +216,26 @@ impl Members {
             failure: Mutex::default(),
             stats,
         }
+    }
+
+    /// One copy, to which sealed units are moved without asking what it has.
+    pub(crate) fn only(repository: &Repository) -> Arc<Self> {
+        let member = Member {
+            given: 0,
+            repository: repository.clone(),
+            index: Arc::new(Index::default()),
+            cache: None,
+            standing: Mutex::default(),
+            avoid: Vec::new(),
+            used: Vec::new(),
+            written: Written::default(),
+        };
+        Arc::new(Self::new(vec![member], Arc::default(), Arc::default()))
+    }
+
+    /// The index objects that were written to the first.
+    pub(crate) fn index_objects(&self) -> Vec<ObjectId> {
+        self.first().written.index_objects()
     }
 
     /// Those that have not failed.

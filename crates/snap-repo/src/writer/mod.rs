@@ -15,12 +15,14 @@ use snap_format::{BlobEntry, BlobId, BlobKind, RunKeyEntry, Time, limits};
 
 use self::adopt::{adopt, compare};
 pub use self::commit::{IndexFlushed, NewSnapshot};
-use self::looks::read_marks;
+pub use self::looks::Sabotage;
+pub(crate) use self::members::BLOBS_PER_INDEX;
 pub use self::members::Lagging;
 pub(crate) use self::members::{CopySet, Members};
-use self::members::{Member, Written};
+use self::members::{Member, Standing, Written};
 pub use self::sealed::SealedPack;
 use crate::index::Fresh;
+use crate::marks::Marks;
 use crate::pack::{Group, PackBuilder, seal_unit};
 use crate::pack_look::{StoredPacks, index_digest};
 use crate::parallel::join;
@@ -40,11 +42,24 @@ pub struct WriterOptions {
     pub domain: Option<String>,
     /// The time, by which very many packs are listed once a day; without it, each time.
     pub now: Option<Time>,
+    /// Chunks shorter than this may be sealed in groups, bytes; 0: each is sealed alone.
+    pub group_below: usize,
+    /// Test-only.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, domain: None, now: None }
+        Self {
+            pack_target: limits::PACK_TARGET,
+            uploads: 2,
+            level: 3,
+            domain: None,
+            now: None,
+            group_below: Group::MEMBER_MAX,
+            sabotage: Sabotage::None,
+        }
     }
 }
 
@@ -123,8 +138,9 @@ impl Writer {
     /// What lies in a pack that is gone, or not as long as the index says, counts as unknown and is stored again.
     ///
     /// The listings may have been taken ahead, together with that of the index and in whatever order
-    /// ([`Repository::prefetch`]). A prune that began before them, or since, is met by the looks that come later: what it takes
-    /// away, it first takes from the index (F26), and F27 d compares the index objects.
+    /// ([`Repository::prefetch`]), but for the packs: they are listed after the marks, unless there are none. A prune that
+    /// began before, or since, is met by the looks that come later: what it takes away, it first takes from the index
+    /// (F26), and F27 d compares the index objects.
     pub fn begin(
         repository: &Repository,
         index: Index,
@@ -237,7 +253,7 @@ impl Writer {
             return Ok((id, false));
         }
         let is_member =
-            kind == BlobKind::Data && plain.len() < Group::MEMBER_MAX && scratch.may_shrink(plain);
+            kind == BlobKind::Data && plain.len() < self.options.group_below && scratch.may_shrink(plain);
         if is_member {
             // The one that was used last: its members come from the same place.
             let mut group = self.take_group(to);
@@ -320,7 +336,9 @@ impl Writer {
     pub fn finish(self) -> Result<IndexFlushed> {
         self.flush()?;
         // F27 b: marks that came since the run began.
-        self.leave_marked_packs()?;
+        if self.options.sabotage != Sabotage::NoLookBeforeSnapshot {
+            self.look()?;
+        }
         Ok(IndexFlushed { writer: self })
     }
 
@@ -380,32 +398,36 @@ impl Member {
         let place = cache.map(|cache| cache.place(&repository.backend().location()));
         let (count, now) = (index.pack_limit() as u64, options.now.map(|now| now.secs));
         let seen = index_digest(index.objects());
-        let (marked, stored) = std::thread::scope(|scope| {
-            let marked = scope.spawn(|| read_marks(&repository, repository.take_listing(Area::Marks)?));
-            let stored = StoredPacks::look(&repository, count, seen, place.as_ref(), now, !settled);
-            (join(marked), stored)
-        });
-        let (marked, stored) = (marked?, stored?);
+        let marks = Marks::of_listing(&repository, repository.take_listing(Area::Marks)?)?;
+        if !marks.objects.is_empty() {
+            // A prune may have gone by between a listing of the packs that was taken ahead and that of the marks.
+            let _ = repository.prefetched(Area::Packs);
+        }
+        let stored = StoredPacks::look(&repository, count, seen, place.as_ref(), now, !settled)?;
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
-        let (mut avoid, named) = compare(&index, &stored, &marked, repository.keyring().own_domain());
+        let (mut avoid, named) = compare(&index, &stored, marks.packs(), repository.keyring().own_domain());
         index.check()?;
         let written = Written::default();
         if !settled {
             let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| pack);
-            adopt(&repository, &mut index, unnamed, &marked, &written, stats)?;
+            adopt(&repository, &mut index, unnamed, marks.packs(), &written, stats)?;
             // What was adopted is there, and not marked.
             avoid.resize(index.pack_limit(), false);
         }
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(&repository), b"");
         }
+        if options.sabotage == Sabotage::NoListOfPacks {
+            avoid.fill(false);
+        }
+        let relied_on = index.objects().to_vec();
         Ok(Self {
             given: position,
             cache: cache.cloned(),
             used: avoid.iter().map(|_| AtomicBool::new(false)).collect(),
             index: Arc::new(index),
-            marked: Mutex::new(marked),
+            standing: Mutex::new(Standing { marks, relied_on, own_seen: 0 }),
             avoid,
             repository,
             written,

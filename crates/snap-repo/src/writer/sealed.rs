@@ -79,7 +79,7 @@ impl Writer {
     }
 
     fn is_marked(&self, pack: &ObjectId) -> bool {
-        lock(&self.members.first().marked).contains(pack)
+        lock(&self.members.first().standing).marks.names(pack)
     }
 }
 
