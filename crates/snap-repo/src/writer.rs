@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use snap_backend::ErrorKind;
+use snap_backend::{Bytes, ErrorKind};
 use snap_crypto::SealKey;
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, Envelope, ObjectId, ObjectKind, PackHeader, RunKeyEntry, Summary,
@@ -36,11 +36,13 @@ pub struct WriterOptions {
     pub level: i32,
     /// The time, by which very many packs are listed once a day; without it, each time.
     pub now: Option<Time>,
+    /// Write in this domain instead of the slot's own. Owners only: their keys are those of every domain.
+    pub domain: Option<String>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, now: None }
+        Self { pack_target: limits::PACK_TARGET, uploads: 2, level: 3, now: None, domain: None }
     }
 }
 
@@ -116,7 +118,11 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Self> {
         repository.keyring().require_writer("backup")?;
-        let name = repository.keyring().own_domain().to_owned();
+        let own = repository.keyring().own_domain();
+        let name = options.domain.clone().unwrap_or_else(|| own.to_owned());
+        if name != own {
+            repository.keyring().require_owner("writing in another domain")?;
+        }
         let domain = repository.keyring().domain(&name).ok_or(RepoError::Role {
             verb: "backup",
             role: repository.keyring().role(),
@@ -397,7 +403,28 @@ impl IndexFlushed {
 
     /// Puts the snapshot and looks once more. Only then is it a success.
     pub fn commit(mut self, new: NewSnapshot) -> Result<ObjectId> {
-        let writer = &mut self.writer;
+        let (id, bytes) = self.seal_snapshot(new, None)?;
+        self.put_snapshots(&[(id, bytes)])?;
+        Ok(id)
+    }
+
+    /// The same of snapshots that stand in place of others: `announce` hears their ids before the first of them is there. They
+    /// keep what of the old ones a [`NewSnapshot`] does not say.
+    pub fn commit_replacements(
+        mut self,
+        new: Vec<(NewSnapshot, &Envelope)>,
+        announce: impl FnOnce(&[ObjectId]) -> Result<()>,
+    ) -> Result<Vec<ObjectId>> {
+        let sealed: Vec<_> =
+            new.into_iter().map(|(new, old)| self.seal_snapshot(new, Some(old))).collect::<Result<_>>()?;
+        let ids: Vec<ObjectId> = sealed.iter().map(|(id, _)| *id).collect();
+        announce(&ids)?;
+        self.put_snapshots(&sealed)?;
+        Ok(ids)
+    }
+
+    fn seal_snapshot(&self, new: NewSnapshot, old: Option<&Envelope>) -> Result<(ObjectId, Bytes)> {
+        let writer = &self.writer;
         let mut body = Vec::new();
         let plain = Body { root: new.root, paths: new.paths }.encode();
         writer.run.0.seal_into(&body_ad(&writer.repository), &plain, &mut body)?;
@@ -412,19 +439,25 @@ impl IndexFlushed {
             summary: new.summary,
             run_key: writer.run.1,
             body,
-            set: None,
-            log_segments: Vec::new(),
+            set: old.and_then(|old| old.set),
+            log_segments: old.map(|old| old.log_segments.clone()).unwrap_or_default(),
         };
         let keyring = writer.repository.keyring();
-        let bytes: snap_backend::Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
-        let id = ObjectId(snap_crypto::hash(&bytes));
-        writer.repository.backend().put(&object_name(Area::Snapshots, &id), bytes.clone())?;
+        let bytes: Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        Ok((ObjectId(snap_crypto::hash(&bytes)), bytes))
+    }
+
+    fn put_snapshots(&mut self, sealed: &[(ObjectId, Bytes)]) -> Result<()> {
+        let writer = &mut self.writer;
+        for (id, bytes) in sealed {
+            writer.repository.backend().put(&object_name(Area::Snapshots, id), bytes.clone())?;
+        }
         writer.last_look()?;
         if let Some(cache) = &writer.cache {
-            snapshot_cache::remember(&writer.repository, cache, &bytes);
+            sealed.iter().for_each(|(_, bytes)| snapshot_cache::remember(&writer.repository, cache, bytes));
         }
         writer.settle();
-        Ok(id)
+        Ok(())
     }
 }
 
@@ -463,7 +496,10 @@ fn adopt(
             continue;
         }
         match repository.read_pack_header(id, size).map_err(RepoError::into_finding) {
-            Ok((slot, pack)) if slot == repository.keyring().slot() => {
+            // An owner's may be of another domain than his own, and indexed there.
+            Ok((slot, pack))
+                if slot == repository.keyring().slot() && !index.names_pack(&id, &pack.domain) =>
+            {
                 index.insert(&pack);
                 uploader.stats().adopted_packs.fetch_add(1, Ordering::Relaxed);
                 uploader.index_later(pack);
