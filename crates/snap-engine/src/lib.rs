@@ -4,6 +4,7 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -19,6 +20,7 @@ mod forget;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;
+pub mod rewrite;
 mod select;
 mod stats;
 

@@ -235,12 +235,7 @@ impl Replacement {
             }
             Ok(true)
         })?;
-        Ok(Self {
-            old: dec.required(old)?,
-            new: dec.required(new)?,
-            slot: dec.required(slot)?,
-            stored_secs,
-        })
+        Ok(Self { old: dec.required(old)?, new: dec.required(new)?, slot: dec.required(slot)?, stored_secs })
     }
 }
 

@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn replacements_are_followed_to_the_beginning() {
         let id = |byte| ObjectId([byte; 32]);
-        let pair = |old, new| Replacement { old: id(old), new: id(new), slot: SlotId([9; 16]), stored_secs: None };
+        let pair =
+            |old, new| Replacement { old: id(old), new: id(new), slot: SlotId([9; 16]), stored_secs: None };
         let replace = |pair| RecordBody::Replace(vec![pair], String::new());
         let mut overlays = Overlays::default();
         overlays.take(&record(5), replace(pair(1, 2)), true);

@@ -473,7 +473,10 @@ fn forgeries_are_found() {
         all.iter().find(|s| s.domain == "web").unwrap().root(&repo).unwrap()
     };
     let name = Epoch(1).write_snapshot(path, OWNER, "web", 9, &root);
-    assert_eq!((found(path, OWNER), list(path)), (Findings::new(), ["main", "web", "web"].map(str::to_owned).to_vec()));
+    assert_eq!(
+        (found(path, OWNER), list(path)),
+        (Findings::new(), ["main", "web", "web"].map(str::to_owned).to_vec())
+    );
     undo(name, "snapshots");
 
     // An epoch that a backup slot signs, and a snapshot under it.

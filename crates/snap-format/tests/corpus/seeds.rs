@@ -3,8 +3,8 @@
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, BundledSnapshot, Codec, Config, Content,
     Envelope, Epoch, EpochId, EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
-    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, Replacement, RepoId, Role,
-    RunKeyEntry, Slot, SlotDetails, SlotId, SlotKind, SnapshotBundle, Summary, Time, TreeBlob, Xattr,
+    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, Replacement, RepoId,
+    Role, RunKeyEntry, Slot, SlotDetails, SlotId, SlotKind, SnapshotBundle, Summary, Time, TreeBlob, Xattr,
     encode_key_file, encode_recovery_key,
 };
 
