@@ -10,5 +10,6 @@ mod kill;
 mod lab;
 mod least;
 mod policy;
+mod repair;
 mod retention;
 mod roles;

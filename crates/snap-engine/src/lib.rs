@@ -4,6 +4,7 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
 //! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
@@ -18,6 +19,7 @@ mod context;
 mod error;
 mod forget;
 pub mod read_ahead;
+pub mod repair;
 pub mod restore;
 pub mod retention;
 pub mod rewrite;

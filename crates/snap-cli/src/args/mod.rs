@@ -7,6 +7,7 @@ mod backup;
 mod config;
 mod key;
 mod look;
+mod repair;
 mod restore;
 mod retention;
 pub mod values;
@@ -20,6 +21,7 @@ pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
+pub use repair::RepairArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -144,6 +146,8 @@ Examples:
     Restore(Box<RestoreArgs>),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Rebuild what can be rebuilt, and mark what is lost.
+    Repair(RepairArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
     /// Keep snapshots from being forgotten.
@@ -203,6 +207,7 @@ impl Command {
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Repair(_) => "repair",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",

@@ -108,7 +108,8 @@ fn hint(findings: &[Finding]) -> &'static str {
         return "somebody who may not wrote to this store: change its credentials, look at `snap key list`, and delete \
                 nothing";
     }
-    "restore what you need now: `snap restore` brings back all but what is named here. Delete nothing in the store"
+    "restore what you need now: `snap restore` brings back all but what is named here. Delete nothing in the store; \
+     `snap repair --dry-run` shows what can be rebuilt"
 }
 
 fn show_finding(app: &App, finding: &Finding) {

@@ -12,6 +12,7 @@ mod ls;
 mod man;
 mod pin;
 mod policy;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -77,6 +78,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
         Command::Check(args) => check::run(app, &args),
+        Command::Repair(args) => repair::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
         Command::Tag(args) => tag::run(app, &args),
