@@ -3,6 +3,7 @@
 
 mod conditions;
 mod config;
+mod erase;
 mod golden;
 mod heal;
 mod keys;

@@ -4,6 +4,7 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`erase::ErasePlan`] takes paths out of snapshots, or whole snapshots.
 //! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
 //! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
@@ -16,6 +17,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 mod context;
+pub mod erase;
 mod error;
 mod forget;
 pub mod read_ahead;

@@ -5,6 +5,7 @@
 
 mod backup;
 mod config;
+mod erase;
 mod key;
 mod look;
 mod repair;
@@ -19,6 +20,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use erase::EraseArgs;
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
 pub use repair::RepairArgs;
@@ -150,6 +152,8 @@ Examples:
     Repair(RepairArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
+    /// Take files, or whole snapshots, out of the repository.
+    Erase(Box<EraseArgs>),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -209,6 +213,7 @@ impl Command {
             Self::Check(_) => "check",
             Self::Repair(_) => "repair",
             Self::Forget(_) => "forget",
+            Self::Erase(_) => "erase",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),

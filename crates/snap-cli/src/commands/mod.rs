@@ -5,6 +5,7 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod erase;
 mod forget;
 mod init;
 mod key;
@@ -80,6 +81,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Check(args) => check::run(app, &args),
         Command::Repair(args) => repair::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
+        Command::Erase(args) => erase::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
         Command::Tag(args) => tag::run(app, &args),
         Command::Key(args) => key::run(app, args.command),
