@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 
 use snap_backend::{Backend, ErrorKind, ObjectName, OpenOptions};
-use snap_testkit::S3Server;
+use snap_testkit::{Keeping, S3Server};
 
 use crate::lab::{Lab, Ran, files_below, finish, noise};
 
@@ -89,6 +89,7 @@ impl Who<'_> {
 const OWNER: &str = "`owner` who does not delete";
 const PRUNER: &str = "`owner` who prunes";
 const BACKUP: &str = "`backup`";
+const LOCKER: &str = "`owner` who locks";
 const RESTORE: &str = "`restore`, and `check --keyless`";
 
 /// A repository that an owner made who may not delete, with a slot for each role, and a source of a few packs.
@@ -133,6 +134,30 @@ fn each_role_does_its_work_with_the_credentials_of_the_guide() {
         assert_eq!(who.run(&["check", "--read-data"]).summary(0)["findings"], 0);
     }
     assert_eq!(restore.run(&["check", "--keyless"]).summary(0)["findings"], 0);
+}
+
+#[test]
+fn an_owner_who_locks_needs_no_more_than_the_guide_says() {
+    let server = S3Server::start_keeping(Keeping::Locks(None));
+    let cloud = Cloud { lab: Lab::new(), server, policies: policies() };
+    let locker = cloud.who(LOCKER, "owner.key");
+    let [(_, id), (_, secret)] = &locker.credentials;
+    let text = format!(
+        "[repository]\nuri = \"{}\"\nlock = \"1d\"\nimmutable = true\n\
+         credentials = {{ access-key-id = \"{id}\", secret-access-key = \"{secret}\" }}\n",
+        cloud.server.uri("prefix")
+    );
+    std::fs::write(cloud.lab.path("snap.toml"), text).unwrap();
+    std::fs::create_dir(cloud.lab.path("source")).unwrap();
+    std::fs::write(cloud.lab.path("source/a"), "a").unwrap();
+    let run =
+        |args: &[&str]| finish(locker.command(args).env_remove("SNAP_REPO").arg("--json").output().unwrap());
+    run(&["init"]).summary(0);
+    assert_eq!(run(&["backup", "source"]).summary(0)["locks"]["state"], "ok");
+    let ran = run(&["snapshots", "--locks"]);
+    assert_eq!(ran.lines[0]["lock"], "compliance");
+    let checked = run(&["check", "--immutable", "--require-immutable"]);
+    assert_eq!(checked.summary(0)["immutable"], true);
 }
 
 #[test]
@@ -187,7 +212,7 @@ fn only_whoever_prunes_deletes() {
     let cloud = made(1);
     let name = |name: &str| ObjectName::new(name).unwrap();
     let mine = name("probe/of-a-test");
-    for policy in [OWNER, BACKUP, RESTORE] {
+    for policy in [OWNER, BACKUP, RESTORE, LOCKER] {
         let refused = cloud.who(policy, "owner.key").store().delete(&name("config")).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Permission, "{policy}: {refused}");
     }

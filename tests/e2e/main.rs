@@ -6,6 +6,7 @@ mod config;
 mod erase;
 mod golden;
 mod heal;
+mod immutable;
 mod keys;
 mod kill;
 mod lab;

@@ -47,7 +47,7 @@ fn two_directories_on_one_device_are_one_place_whatever_their_labels_say() {
     let lab = lab(Path::new("second"), "");
     duplicate(&lab.path("repo"), &lab.path("second"));
     let ran = run(&lab, &["policy"]);
-    assert_eq!(ran.summary(0)["findings"], 4);
+    assert_eq!(ran.summary(0)["findings"], 5);
     let findings = of(&ran, "finding");
     let pairs: Vec<_> = findings
         .iter()
@@ -61,14 +61,16 @@ fn two_directories_on_one_device_are_one_place_whatever_their_labels_say() {
     );
     assert_eq!(findings[0]["evidence"][0]["kind"], "device");
     assert_eq!(findings[3]["code"], "none-elsewhere");
+    // It is called immutable, and whoever writes here can delete it.
+    assert_eq!((&findings[4]["code"], &findings[4]["copies"]), (&"not-immutable".into(), &names(&["other"])));
     let policy = of(&ran, "policy")[0];
     assert_eq!((&policy["dataset"], &policy["places"]), (&"docs".into(), &1.into()));
     assert_eq!((&policy["copies"], &policy["elsewhere"]), (&names(&["disk", "other"]), &names(&[])));
-    assert_eq!((&policy["media"], &policy["immutable"]), (&names(&["disk", "tape"]), &"declared".into()));
+    assert_eq!((&policy["media"], &policy["immutable"]), (&names(&["disk", "tape"]), &"no".into()));
     run(&lab, &["policy", "--check"]).summary(4);
     let text = lab.command("host", &["policy"]).env_remove("SNAP_REPO").output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("2 of 2: disk, other") && text.contains("declared, not proven"), "{text}");
+    assert!(text.contains("2 of 2: disk, other") && text.contains("not-immutable: "), "{text}");
     assert!(
         text.contains("co-located: the source and the copy disk are not apart: the same device"),
         "{text}"
@@ -88,8 +90,10 @@ fn another_device_elsewhere_is_no_finding() {
     let ran = run(&lab, &["policy"]);
     let policy = of(&ran, "policy")[0];
     assert_eq!((&policy["places"], &policy["elsewhere"]), (&2.into(), &serde_json::json!(["other"])));
-    let findings: Vec<_> = of(&ran, "finding").iter().map(|it| it["copies"].clone()).collect();
-    assert_eq!(findings, [serde_json::json!(["disk"])]);
+    let findings: Vec<_> =
+        of(&ran, "finding").iter().map(|it| (it["code"].clone(), it["copies"].clone())).collect();
+    let pair = |code: &str, copy: &str| (Value::from(code), serde_json::json!([copy]));
+    assert_eq!(findings, [pair("co-located", "disk"), pair("not-immutable", "other")]);
 }
 
 #[test]

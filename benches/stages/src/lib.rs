@@ -133,7 +133,7 @@ impl Lab {
 
     /// The index as it is stored.
     pub fn index(&self) -> Index {
-        Index::load(&self.repository()).expect("memory gives back what it took").0
+        Index::load(&self.repository(), None).expect("memory gives back what it took").0
     }
 
     /// A writer without a cache.

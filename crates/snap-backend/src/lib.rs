@@ -44,5 +44,5 @@ pub use error::{BackendError, ErrorKind, Operation};
 pub use local::LocalBackend;
 pub use memory::{MemoryBackend, MemoryState};
 pub use name::{MAX_NAME_BYTES, MAX_SEGMENT_BYTES, ObjectName};
-pub use open::{Environment, OpenOptions, open};
-pub use remote::{SCHEMES, Site, redact};
+pub use open::{Environment, OpenOptions, open, open_object_lock};
+pub use remote::{LockMode, ObjectLock, ObjectVersion, Retention, SCHEMES, Site, redact};

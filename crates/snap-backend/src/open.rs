@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::remote::{self, SCHEMES, Uri, looks_like_uri};
 use crate::{
     Backend, BackendError, BandwidthBackend, BandwidthOptions, Clock, ConcurrencyBackend, ErrorKind,
-    LocalBackend, MemoryBackend, MonotonicClock, Operation, RetryBackend, RetryOptions,
+    LocalBackend, MemoryBackend, MonotonicClock, ObjectLock, Operation, RetryBackend, RetryOptions,
 };
 
 /// Looks a name up in the caller's environment.
@@ -86,6 +86,20 @@ pub fn open(uri: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Backend>, Ba
         Some(retry) if remote => Ok(Arc::new(RetryBackend::new(backend, retry.clone(), clock))),
         _ => Ok(backend),
     }
+}
+
+/// The versions and locks of the store that `uri` names; none if it is of a kind that has no such thing, or none that is
+/// known here. Nothing is asked of it yet.
+pub fn open_object_lock(uri: &str, options: &OpenOptions<'_>) -> Result<Option<ObjectLock>, BackendError> {
+    if !looks_like_uri(uri) {
+        return Ok(None);
+    }
+    let fail = |error: BackendError| match error.location() {
+        None => error.with_location(remote::redact(uri)),
+        Some(_) => error,
+    };
+    let parsed = Uri::parse(uri).map_err(fail)?;
+    remote::open_object_lock(&parsed, options).map_err(fail)
 }
 
 /// The bare store, and whether it is remote.

@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod exit;
 mod keys;
+mod locks;
 mod prompt;
 mod render;
 mod repo;

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, BandwidthOptions, ObjectName, RetryOptions, Site};
+use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptions, Site};
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
@@ -102,6 +102,13 @@ impl Place {
         })
     }
 
+    /// Versions and locks of the store, if it has such things.
+    pub fn object_lock(&self, app: &App) -> Result<Option<ObjectLock>, Failure> {
+        self.with_options(app, |options| {
+            Ok(snap_backend::open_object_lock(self.copy.uri.expose(), &options)?)
+        })
+    }
+
     /// Where the key comes from; the default repository brings its own.
     fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
         let chosen = self.chosen_key(app, app.reads_content)?;
@@ -109,6 +116,11 @@ impl Place {
             let file = self.default_key.as_ref().filter(|file| file.exists())?;
             Some(KeySource::KeyFile(file.clone()))
         }))
+    }
+
+    /// Whether a key is named somewhere, so that nobody is asked for one.
+    pub fn has_key(&self, app: &App) -> Result<bool, Failure> {
+        Ok(self.key(app)?.is_some())
     }
 
     /// Flags over environment over configuration.
@@ -275,7 +287,7 @@ fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> Result<Secr
 
 /// Opens a repository that may have lost its config or epochs, with what can be brought back of them; written unless it is a
 /// rehearsal.
-pub fn open_for_repair(app: &App, dry_run: bool) -> Result<(Opened, Foundations), Failure> {
+pub fn open_for_repair(app: &App, dry_run: bool, give_up: bool) -> Result<(Opened, Foundations), Failure> {
     let place = Place::find(app)?;
     let backend = place.connect(app, false)?;
     let secret = match place.key(app)? {
@@ -283,7 +295,7 @@ pub fn open_for_repair(app: &App, dry_run: bool) -> Result<(Opened, Foundations)
         None if prompt::can_ask() => prompt::ask_password(&backend.location())?,
         None => load_secret(None, place.probe(app)?.as_ref())?,
     };
-    let foundations = Foundations::examine(&backend, &secret, cache_base(app).as_deref())?;
+    let foundations = Foundations::examine(&backend, &secret, cache_base(app).as_deref(), give_up)?;
     let rehearsed = open_with(app, &place, foundations.over(&backend), &secret, Purpose::Checking)?;
     rehearsed.repository.keyring().require_owner("repairing a repository")?;
     if dry_run {

@@ -28,7 +28,7 @@ mod sign;
 pub use agreement::{AgreementKey, HPKE_OVERHEAD, seal_to};
 pub use hashing::{Hasher, IdKey, derive_key, hash};
 pub use password::{StretchParams, stretch};
-pub use seal::{OVERHEAD, SealKey};
+pub use seal::{NONCE, OVERHEAD, SealKey};
 pub use self_test::self_test;
 pub use sign::{SignatureKey, verify};
 pub use zeroize::{Zeroize, Zeroizing};

@@ -4,7 +4,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{CryptoError, random};
 
-const NONCE: usize = 24;
+/// Length of the nonce, with which a sealed message begins, bytes.
+pub const NONCE: usize = 24;
 const TAG: usize = 16;
 /// What sealing adds to a plaintext, bytes.
 pub const OVERHEAD: usize = NONCE + TAG;
@@ -47,6 +48,11 @@ impl SealKey {
         self.seal_with(&random()?, ad, plain, out)
     }
 
+    /// Seals in place what stands behind the first [`NONCE`] bytes of `message`: they become the nonce, and the tag comes last.
+    pub fn seal_in_place(&self, ad: &[u8], message: &mut Vec<u8>) -> Result<(), CryptoError> {
+        self.seal_from(0, &random()?, ad, message)
+    }
+
     pub(crate) fn seal_with(
         &self,
         nonce: &[u8; NONCE],
@@ -55,14 +61,26 @@ impl SealKey {
         out: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
         out.reserve(plain.len() + OVERHEAD);
-        out.extend_from_slice(nonce);
         let start = out.len();
+        out.extend_from_slice(&[0; NONCE]);
         out.extend_from_slice(plain);
+        self.seal_from(start, nonce, ad, out)
+    }
+
+    fn seal_from(
+        &self,
+        start: usize,
+        nonce: &[u8; NONCE],
+        ad: &[u8],
+        message: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        let place = message[start..].first_chunk_mut::<NONCE>().ok_or(CryptoError::Authentication)?;
+        *place = *nonce;
         let (key, nonce) = self.cipher(nonce);
         let tag = key
-            .seal_in_place_separate_tag(nonce, Aad::from(ad), &mut out[start..])
+            .seal_in_place_separate_tag(nonce, Aad::from(ad), &mut message[start + NONCE..])
             .map_err(|_| CryptoError::Authentication)?;
-        out.extend_from_slice(tag.as_ref());
+        message.extend_from_slice(tag.as_ref());
         Ok(())
     }
 
@@ -108,6 +126,10 @@ mod tests {
             let nonce = <[u8; NONCE]>::try_from(&sealed[..NONCE]).unwrap();
             let theirs = other.encrypt(&nonce.into(), Payload { msg: &plain, aad: ad }).unwrap();
             assert!(sealed[NONCE..] == theirs, "{length} bytes");
+            let mut in_place = [&[0; NONCE], &plain[..]].concat();
+            ours.seal_in_place(ad, &mut in_place).unwrap();
+            assert_ne!(in_place[..NONCE], nonce);
+            assert!(ours.open(ad, &in_place).unwrap() == plain, "{length} bytes");
             assert!(ours.open(ad, &sealed).unwrap() == plain, "{length} bytes");
         }
     }

@@ -381,6 +381,7 @@ impl Adding<'_> {
         let index = self.browser.reader.index();
         for id in ids {
             let Some(length) = index.plain_len(&self.browser.domain.name, id) else {
+                index.check()?;
                 let why = "no index names it";
                 let finding = snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", why);
                 return Err(RepoError::from(finding.blob(*id)).into());

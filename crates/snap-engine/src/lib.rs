@@ -7,6 +7,7 @@
 //! - [`erase::ErasePlan`] takes paths out of snapshots, or whole snapshots.
 //! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
 //! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
+//! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -20,6 +21,7 @@ mod context;
 pub mod erase;
 mod error;
 mod forget;
+pub mod locks;
 pub mod read_ahead;
 pub mod repair;
 pub mod restore;
@@ -29,7 +31,7 @@ mod select;
 mod stats;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
-pub use check::{CheckOptions, CheckReport, ReadData, check, check_keyless};
+pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use error::EngineError;
 pub use forget::ForgetPlan;

@@ -290,8 +290,9 @@ impl<'a> ReadAhead<'a> {
     /// Makes room, and keeps the buffer if that is within the bound.
     fn give_back(&self, state: &mut State, part: Part) {
         state.under_way -= part.counted;
-        let kept = (state.spare.len() as u64 + 1) * REQUEST + state.under_way;
-        if part.counted == REQUEST && kept <= self.memory_bytes.max(4 * REQUEST) {
+        let spare: usize = state.spare.iter().map(Vec::capacity).sum();
+        let kept = state.under_way + (spare + part.plain.capacity()) as u64;
+        if part.counted >= REQUEST && kept <= self.memory_bytes.max(4 * REQUEST) {
             state.spare.push(part.plain);
         }
         self.work.notify_all();

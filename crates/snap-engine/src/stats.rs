@@ -23,15 +23,18 @@ pub fn stats(repository: &Repository, index: &Index) -> Result<RepositoryStats> 
     let set = repository.snapshots()?;
     let mut out = RepositoryStats {
         snapshots: set.snapshots.len() as u64,
-        packs: index.packs().len() as u64,
-        blobs: index.blobs() as u64,
+        packs: index.packs().count() as u64,
         index_objects: index.objects().len() as u64,
         source_bytes: set.snapshots.iter().map(|snapshot| snapshot.envelope.summary.source_bytes).sum(),
         ..RepositoryStats::default()
     };
     for domain in index.domains() {
-        out.plain_bytes += index.iter(domain).map(|(_, place)| u64::from(place.plain_len)).sum::<u64>();
+        for (_, length) in index.plain_lens(&domain) {
+            out.blobs += 1;
+            out.plain_bytes += u64::from(length);
+        }
     }
+    index.check()?;
     for area in Area::ALL {
         out.stored_bytes += repository.list(area)?.iter().map(|(_, size)| size).sum::<u64>();
     }

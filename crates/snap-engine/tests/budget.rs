@@ -157,6 +157,9 @@ fn a_changed_file_puts_four() {
     requests.retain(|request| request.starts_with("Put"));
     requests[..2].sort();
     assert_eq!(requests, ["Put packs/…", "Put packs/…", "Put index/…", "Put snapshots/…"]);
+    // What this machine stored it does not fetch.
+    scene.backup();
+    assert!(scene.requests().iter().all(|request| !request.starts_with("Get index/")));
 }
 
 #[test]
@@ -185,9 +188,9 @@ fn looking_at_snapshots_lists_them() {
 fn one_file_costs_its_trees_and_its_bytes() {
     let scene = Scene::new();
     let restore = |name: &str| {
-        let (repository, _) = scene.open();
+        let (repository, cache) = scene.open();
         let set = repository.snapshots().unwrap();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, cache.as_ref()).unwrap();
         let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
         let target = tempfile::tempdir_in(scene.lab.dir.path()).unwrap();
         let from = scene.lab.source(name);
@@ -218,8 +221,8 @@ fn one_file_costs_its_trees_and_its_bytes() {
 #[test]
 fn a_directory_of_small_files_is_a_few_requests() {
     let scene = Scene::new();
-    let (repository, _) = scene.open();
-    let (index, _) = Index::load(&repository).unwrap();
+    let (repository, cache) = scene.open();
+    let (index, _) = Index::load(&repository, cache.as_ref()).unwrap();
     let set = repository.snapshots().unwrap();
     let browser = Browser::open(&repository, Arc::new(index), set.snapshots.last().unwrap()).unwrap();
     let _ = scene.requests();
@@ -236,8 +239,8 @@ fn a_directory_of_small_files_is_a_few_requests() {
 
 /// Packs by what they hold.
 fn tree_packs(lab: &Lab) -> Vec<ObjectName> {
-    let (index, _) = Index::load(&lab.repository()).unwrap();
-    let trees = index.packs().iter().filter(|pack| pack.kind == BlobKind::Tree);
+    let (index, _) = Index::load(&lab.repository(), None).unwrap();
+    let trees = index.packs().filter(|pack| pack.kind == BlobKind::Tree);
     let mut names: Vec<_> = trees.map(|pack| object_name(Area::Packs, &pack.id)).collect();
     names.sort();
     names

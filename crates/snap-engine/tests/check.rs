@@ -169,7 +169,7 @@ fn a_hostile_backup_slot_is_named_and_touches_nobody() {
     let hostile = Forger::new(&fixture.backend, [BACKUP; 32]);
     let own = hostile.domain();
     assert_ne!(own, "main");
-    let (index, _) = snap_repo::Index::load(&fixture.open(OWNER)).unwrap();
+    let (index, _) = snap_repo::Index::load(&fixture.open(OWNER), None).unwrap();
     let theirs: Vec<_> = index.iter("main").collect();
     let stolen = theirs.iter().find(|(_, place)| place.kind == BlobKind::Data).unwrap().0;
     let stolen_tree = theirs.iter().find(|(_, place)| place.kind == BlobKind::Tree).unwrap().0;
@@ -195,7 +195,7 @@ fn a_hostile_backup_slot_is_named_and_touches_nobody() {
     shadow.domain = "main".into();
     expect("forged", hostile.put_index(&[shadow]).to_string());
     // A pack of the main domain claimed for its own, with another table.
-    let victims: Vec<_> = index.packs().iter().filter(|pack| pack.domain == "main").collect();
+    let victims: Vec<_> = index.packs().filter(|pack| &*pack.domain == "main").collect();
     let claimed: Vec<_> = victims
         .iter()
         .map(|pack| snap_format::IndexedPack { id: pack.id, size: pack.size, ..lying.clone() })
@@ -250,7 +250,7 @@ fn a_hostile_backup_slot_is_named_and_touches_nobody() {
 }
 
 fn begin_ignoring_findings(repository: &Repository) -> snap_repo::Writer {
-    let (index, _) = snap_repo::Index::load(repository).unwrap();
+    let (index, _) = snap_repo::Index::load(repository, None).unwrap();
     snap_repo::Writer::begin(repository, index, None, snap_repo::WriterOptions::default()).unwrap()
 }
 

@@ -59,7 +59,7 @@ fn restores(lab: &Lab, store: &Arc<dyn Backend>, report: &BackupReport, source: 
 }
 
 fn restores_with(lab: &Lab, repository: &Repository, report: &BackupReport, source: &Path) {
-    let (index, findings) = Index::load(repository).unwrap();
+    let (index, findings) = Index::load(repository, None).unwrap();
     assert_eq!(findings, []);
     let set = repository.snapshots().unwrap();
     let snapshot = set.snapshots.iter().find(|snapshot| Some(snapshot.id) == report.snapshot).unwrap();
@@ -187,7 +187,7 @@ fn a_run_that_dies_beside_one_that_lives_leaves_nothing_that_is_lost() {
         restores(&lab, &plain, &again, &sources[0]);
         lab.check_over(&plain);
         let repository = Repository::open(Arc::clone(&plain), &lab.secret).unwrap();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let packs = repository.list(Area::Packs).unwrap();
         assert!(packs.iter().all(|(id, _)| index.names_pack(id, "main")));
     });
@@ -254,7 +254,7 @@ fn a_slot_that_may_only_back_up() {
         let (repository, _) = lab.open_over(memory.clone(), &secret, None).unwrap();
         let set = repository.snapshots().unwrap();
         assert_eq!((set.snapshots.len(), set.findings), (4, Vec::new()));
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let refused = Browser::open(&repository, Arc::new(index), &set.snapshots[3]).unwrap_err();
         assert!(
             matches!(refused, EngineError::Repo(RepoError::Role { role: Role::Backup, .. })),

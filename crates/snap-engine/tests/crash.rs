@@ -154,7 +154,7 @@ impl Scene {
     /// Each blob lies in one pack, and each pack stands in an index: nothing was uploaded again, nothing is left over.
     fn no_blob_is_stored_twice(&self, store: &Arc<dyn Backend>, case: &str) {
         let repository = Repository::open(Arc::clone(store), &self.lab.secret).unwrap();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let twice = index.iter("main").filter(|(id, _)| index.locate_all("main", id).len() != 1).count();
         assert_eq!(twice, 0, "{case}: blobs stored twice");
         let stored = repository.list(snap_repo::Area::Packs).unwrap();

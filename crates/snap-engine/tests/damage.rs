@@ -93,7 +93,7 @@ fn fixture() -> Case {
     let mut indexes = BTreeMap::new();
     // Each run made one data pack, one tree pack and one index object; they are told apart by their run keys.
     let snapshots = repository.snapshots().unwrap().snapshots;
-    let (index, _) = Index::load(&repository).unwrap();
+    let (index, _) = Index::load(&repository, None).unwrap();
     for snapshot in &snapshots {
         for (_, place) in index.iter(&snapshot.envelope.domain) {
             if place.run_key == snapshot.envelope.run_key {
@@ -349,7 +349,7 @@ fn a_chunk_of_all_snapshots_is_lost_in_all_of_them() {
     let repository = case.fixture.open(OWNER);
     let first = repository.snapshots().unwrap().snapshots[0].clone();
     assert_eq!(first.id, case.fixture.snapshots[0]);
-    let (index, _) = Index::load(&repository).unwrap();
+    let (index, _) = Index::load(&repository, None).unwrap();
     let run_key = first.envelope.run_key;
     let pack = index
         .iter("main")

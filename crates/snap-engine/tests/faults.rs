@@ -140,7 +140,7 @@ fn a_restore_without_retries_fails_or_names_what_is_missing() {
         backup(&lab, memory.clone()).unwrap();
         lab.heard();
         let repository = Repository::open(memory.clone(), &lab.secret).unwrap();
-        let (index, _) = snap_repo::Index::load(&repository).unwrap();
+        let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
         let index = Arc::new(index);
         let mut failures = 0;
         for seed in 0..24 {

@@ -28,7 +28,7 @@ struct Forgery {
 impl Forgery {
     fn begin(lab: &Lab) -> Self {
         let repository = lab.repository();
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let writer = Writer::begin(&repository, index, None, WriterOptions::default()).unwrap();
         Self { writer, scratch: Scratch::new(1).unwrap() }
     }

@@ -33,7 +33,7 @@ fn listings(fixture: &Fixture, cache: &std::path::Path, now: i64) -> usize {
     let areas = areas_of_a_backup(Some(&Cache::of_place(cache, &recording.location())));
     let repository = Repository::open_with(Arc::new(recording.clone()), &key(OWNER), &areas).unwrap();
     let cache = Cache::new(cache, repository.id());
-    let (index, findings) = Index::load(&repository).unwrap();
+    let (index, findings) = Index::load(&repository, None).unwrap();
     assert_eq!(findings, []);
     let options = WriterOptions { now: Some(time(now)), ..WriterOptions::default() };
     let writer = Writer::begin(&repository, index, Some(&cache), options).unwrap();
@@ -80,7 +80,7 @@ fn packs_that_are_gone_are_noticed_by_a_look() {
     listings(&fixture, cache.path(), 0);
     let known = |now| {
         let repository = fixture.open(OWNER);
-        let (index, _) = Index::load(&repository).unwrap();
+        let (index, _) = Index::load(&repository, None).unwrap();
         let blobs: Vec<_> = index.iter("main").map(|(id, _)| id).collect();
         let cache = Cache::new(cache.path(), repository.id());
         let options = WriterOptions { now: Some(time(now)), ..WriterOptions::default() };
@@ -110,7 +110,7 @@ fn another_index_object_ends_the_trust() {
     // What this machine writes itself does not count.
     let repository = fixture.open(OWNER);
     let own = Cache::new(cache.path(), repository.id());
-    let (index, _) = Index::load(&repository).unwrap();
+    let (index, _) = Index::load(&repository, None).unwrap();
     let options = WriterOptions { now: Some(time(4)), ..WriterOptions::default() };
     let writer = Writer::begin(&repository, index, Some(&own), options).unwrap();
     let (_, is_new) = writer.add(BlobKind::Data, b"something new", &mut Scratch::new(3).unwrap()).unwrap();

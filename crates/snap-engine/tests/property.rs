@@ -286,7 +286,7 @@ fn merge_both(lab: &Lab, number: usize, target: &Path, expected: &Path) {
 /// Makes `target` what the snapshot is. A directory in the way of something else is left to the user: here, removed.
 fn merge(lab: &Lab, number: usize, target: &Path, overwrite: Overwrite) {
     let repository = lab.repository();
-    let (index, _) = snap_repo::Index::load(&repository).unwrap();
+    let (index, _) = snap_repo::Index::load(&repository, None).unwrap();
     let set = repository.snapshots().unwrap();
     let index = std::sync::Arc::new(index);
     let browser = snap_engine::browse::Browser::open(&repository, index, &set.snapshots[number]).unwrap();

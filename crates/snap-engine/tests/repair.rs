@@ -61,7 +61,7 @@ fn follow(fixture: &mut Fixture, report: &RepairReport) -> BTreeMap<ObjectId, Ob
 }
 
 fn node(repository: &Repository, snapshot: &ObjectId, path: &str) -> (Node, Vec<u8>) {
-    let (index, findings) = Index::load(repository).unwrap();
+    let (index, findings) = Index::load(repository, None).unwrap();
     assert_eq!(findings, []);
     let set = repository.snapshots().unwrap();
     let snapshot = set.snapshots.iter().find(|it| it.id == *snapshot).unwrap();

@@ -196,7 +196,7 @@ fn wherever_it_dies_nothing_is_lost_and_the_next_run_finishes_it() {
 fn a_backup_slot_stays_in_its_domain() {
     let fixture = Fixture::full();
     let backup = fixture.open(BACKUP);
-    let (index, _) = snap_repo::Index::load(&backup).unwrap();
+    let (index, _) = snap_repo::Index::load(&backup, None).unwrap();
     let options = WriterOptions { domain: Some("main".into()), ..WriterOptions::default() };
     let refused = Writer::begin(&backup, index, None, options).err().unwrap();
     assert!(matches!(refused, RepoError::Role { needs: "owner", .. }), "{refused}");

@@ -73,7 +73,7 @@ impl Scene {
     #[track_caller]
     fn restores(&self, secret: &Secret, (report, copy): &(BackupReport, PathBuf)) {
         let repository = self.open(secret).unwrap();
-        let (index, findings) = Index::load(&repository).unwrap();
+        let (index, findings) = Index::load(&repository, None).unwrap();
         assert_eq!(findings, []);
         let set = repository.snapshots().unwrap();
         let snapshot = set.snapshots.iter().find(|snapshot| Some(snapshot.id) == report.snapshot).unwrap();

@@ -1,4 +1,4 @@
-//! The local cache of trees fails: a run takes longer, and is none the worse.
+//! The local cache, of trees or of the index, fails: a run takes longer, and is none the worse.
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
 mod common;
@@ -86,4 +86,67 @@ fn a_run_that_makes_no_snapshot_keeps_the_trees_it_fetched() {
     let options = snap_engine::BackupOptions { skip_if_unchanged: true, ..lab.options() };
     assert_eq!(lab.backup_with(options).unwrap().snapshot, None);
     assert!(cached(&lab).len() > 1);
+}
+
+/// Files of the cached index, the manifest among them.
+fn tables(lab: &Lab) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(lab.cache().root().join("tables")).unwrap();
+    files.map(|file| file.unwrap().path()).filter(|path| path.file_name().unwrap() != "lock").collect()
+}
+
+#[test]
+fn damage_of_the_cached_index_stores_nothing_twice() {
+    let lab = lab();
+    lab.backup();
+    lab.backup();
+    for name_is_long in [false, true] {
+        let harmed: Vec<_> = tables(&lab)
+            .into_iter()
+            .filter(|path| (path.file_name().unwrap().len() == 32) == name_is_long)
+            .collect();
+        assert!(!harmed.is_empty());
+        for path in harmed {
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(&path, bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>()).unwrap();
+        }
+        std::fs::write(lab.source(&format!("new {name_is_long}")), b"new").unwrap();
+        let report = lab.backup();
+        assert_eq!((report.summary.files_new, report.summary.files_unchanged >= FILES), (1, true));
+        assert!(report.summary.added_bytes < 3000, "{:?}", report.summary);
+    }
+    assert_eq!(lab.heard(), [""; 0]);
+    assert_restores(&lab);
+}
+
+#[test]
+fn what_the_cached_index_knows_and_the_store_does_not_is_stored_again() {
+    let lab = lab();
+    lab.backup();
+    lab.backup();
+    assert!(tables(&lab).len() >= 2);
+    let mut lost = Vec::new();
+    for prefix in ["index/", "packs/", "snapshots/"] {
+        lab.backend
+            .list(prefix, &mut |meta| {
+                lost.push(meta.name);
+                Ok(())
+            })
+            .unwrap();
+    }
+    lost.iter().for_each(|name| lab.backend.delete(name).unwrap());
+    assert_eq!(lab.backup().summary.files_new, FILES);
+    assert_restores(&lab);
+}
+
+#[test]
+fn an_index_that_cannot_be_cached_is_a_warning() {
+    let lab = lab();
+    std::fs::create_dir_all(lab.cache().root()).unwrap();
+    std::fs::write(lab.cache().root().join("tables"), b"in the way").unwrap();
+    lab.backup();
+    let report = lab.backup();
+    assert_eq!((report.summary.files_unchanged, report.summary.added_bytes), (FILES, 0));
+    let heard = lab.heard();
+    assert!(heard.iter().any(|told| told.starts_with("warning the index cannot be written")), "{heard:?}");
+    assert_restores(&lab);
 }

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{Credentials, Retention, SecretText, SecretUri};
+use crate::{Credentials, Interval, Retention, SecretText, SecretUri};
 
 /// The name of a repository that has no other.
 pub const MAIN_COPY: &str = "main";
@@ -20,6 +20,8 @@ pub struct ResolvedCopy {
     pub account: Option<String>,
     /// Somebody says that nothing in it can be deleted.
     pub immutable: bool,
+    /// How long what is needed is locked there.
+    pub lock: Option<LockConfig>,
     /// How to reach it.
     pub credentials: Credentials,
     /// What is kept here, in place of what the dataset says.
@@ -38,11 +40,21 @@ impl ResolvedCopy {
             location: None,
             account: None,
             immutable: false,
+            lock: None,
             credentials: Credentials::default(),
             retention: None,
             keys: KeyConfig::default(),
         }
     }
+}
+
+/// How long the owner's runs lock what snapshots need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockConfig {
+    /// At least so long, from the end of each run.
+    pub length: Interval,
+    /// In compliance mode: nobody can end it. Else in governance mode.
+    pub is_final: bool,
 }
 
 /// The keys that a configuration names.

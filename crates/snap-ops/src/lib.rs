@@ -29,7 +29,7 @@ mod retention;
 mod secret;
 
 pub use config::{Alerts, App, Config, ConfigError, Dataset, DatasetSource, EXAMPLE, Problem, Unread};
-pub use copies::{KeyConfig, KeyRef, MAIN_COPY, ResolvedCopies, ResolvedCopy};
+pub use copies::{KeyConfig, KeyRef, LockConfig, MAIN_COPY, ResolvedCopies, ResolvedCopy};
 pub use interval::Interval;
 pub use names::{DATASET_RULE, did_you_mean, is_dataset_name};
 pub use retention::Retention;

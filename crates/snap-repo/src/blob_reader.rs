@@ -92,6 +92,7 @@ impl BlobReader {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        self.index.check()?;
         Err(failure.unwrap_or_else(|| {
             let why = "no index names it";
             RepoError::from(Finding::new(FindingCode::Missing, "index", why).blob(*id))
@@ -158,10 +159,9 @@ impl BlobReader {
             return Ok(bytes);
         }
         // On both sides: directories are written from the bottom up and read from the top down.
-        let size = self.index.packs()[place.pack as usize].size;
         let end = place.offset + length;
         let start = place.offset.saturating_sub(WINDOW / 2);
-        let window = (end + WINDOW / 2).min(size).max(end) - start;
+        let window = (end + WINDOW / 2).min(place.pack_size).max(end) - start;
         let backend = self.repository.backend();
         let bytes = match backend.get_range(&name, start, window) {
             Ok(bytes) => bytes,

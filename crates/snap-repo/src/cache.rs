@@ -79,8 +79,9 @@ impl Cache {
     }
 }
 
+/// Makes a directory, and those above it, for this user alone.
 #[cfg(unix)]
-fn make_private_dir(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -88,9 +89,14 @@ fn make_private_dir(path: &Path) -> std::io::Result<()> {
 #[cfg(unix)]
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
+    create_private(path)?.write_all(bytes)
+}
+
+/// Makes a new file for this user alone, to be written and read.
+#[cfg(unix)]
+pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+    std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[derive(Debug)]
@@ -103,7 +109,12 @@ struct Caching {
 /// Objects that are small and read by every run.
 fn is_cached(name: &ObjectName) -> bool {
     // Not snapshots: they stand in a table (`snapshot_cache`).
-    ["index/", "epochs/"].iter().any(|prefix| name.as_str().starts_with(prefix))
+    name.as_str().starts_with("epochs/") || is_index(name)
+}
+
+/// Kept from when this machine stores it until the next run has absorbed it; others are absorbed when they are read.
+fn is_index(name: &ObjectName) -> bool {
+    name.as_str().starts_with("index/")
 }
 
 fn is_genuine(name: &ObjectName, bytes: &[u8]) -> bool {
@@ -138,7 +149,7 @@ impl Backend for Caching {
             cache.remove(name.as_str());
         }
         let bytes = self.backend.get(name)?;
-        if is_genuine(name, &bytes) {
+        if !is_index(name) && is_genuine(name, &bytes) {
             let _ = cache.write(name.as_str(), &bytes);
         }
         Ok(bytes)

@@ -3,6 +3,7 @@
 
 use std::io::Cursor;
 
+use snap_crypto::{NONCE, OVERHEAD};
 use snap_format::{Codec, FormatError};
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -17,8 +18,9 @@ pub struct Scratch {
     compressor: Compressor<'static>,
     sampler: Compressor<'static>,
     decompressor: Decompressor<'static>,
-    packed: Vec<u8>,
+    sample: Vec<u8>,
     check: Vec<u8>,
+    /// A blob on its way: room for the nonce, then what is stored of it, which is sealed in place.
     pub(crate) sealed: Vec<u8>,
     pub(crate) opened: Vec<u8>,
 }
@@ -36,7 +38,7 @@ impl Scratch {
             compressor: Compressor::new(level)?,
             sampler: Compressor::new(1)?,
             decompressor: Decompressor::new()?,
-            packed: Vec::new(),
+            sample: Vec::new(),
             check: Vec::new(),
             sealed: Vec::new(),
             opened: Vec::new(),
@@ -44,17 +46,22 @@ impl Scratch {
     }
 
     /// As [`Scratch::pack`], without looking at samples first.
-    pub(crate) fn pack_unseen<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
-        if self.compress(plain) { (Codec::Zstd, &self.packed) } else { (Codec::Raw, plain) }
+    pub(crate) fn pack_unseen(&mut self, plain: &[u8]) -> Codec {
+        if self.compress(plain) { Codec::Zstd } else { self.leave(plain) }
     }
 
-    /// What to store of `plain`: itself, or a frame that has been decompressed and compared.
-    pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> (Codec, &'a [u8]) {
-        if self.shrinks(plain) && self.compress(plain) {
-            (Codec::Zstd, &self.packed)
-        } else {
-            (Codec::Raw, plain)
-        }
+    /// Puts into `sealed`, behind room for the nonce, what to store of `plain`: itself, or a frame that has been decompressed
+    /// and compared.
+    pub(crate) fn pack(&mut self, plain: &[u8]) -> Codec {
+        if self.shrinks(plain) { self.pack_unseen(plain) } else { self.leave(plain) }
+    }
+
+    fn leave(&mut self, plain: &[u8]) -> Codec {
+        self.sealed.truncate(NONCE);
+        self.sealed.resize(NONCE, 0);
+        self.sealed.reserve(plain.len() + OVERHEAD);
+        self.sealed.extend_from_slice(plain);
+        Codec::Raw
     }
 
     /// Whether it may compress well among others.
@@ -69,27 +76,29 @@ impl Scratch {
         }
         let last = plain.len() - SAMPLE;
         [last / 8, last / 2, last - last / 8].into_iter().any(|at| {
-            self.packed.clear();
-            self.packed.reserve(SAMPLE + 1024);
+            self.sample.clear();
+            self.sample.reserve(SAMPLE + 1024);
             let sample = &plain[at..at + SAMPLE];
             self.sampler
-                .compress_to_buffer(sample, &mut self.packed)
+                .compress_to_buffer(sample, &mut self.sample)
                 .is_ok_and(|len| len < SAMPLE - SAMPLE / MIN_GAIN)
         })
     }
 
     fn compress(&mut self, plain: &[u8]) -> bool {
-        self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        if self.compressor.compress_to_buffer(plain, &mut self.packed).is_err() {
-            return false;
-        }
-        if self.packed.len() + plain.len() / MIN_GAIN >= plain.len() {
+        self.sealed.truncate(NONCE);
+        self.sealed.resize(NONCE, 0);
+        self.sealed.reserve(zstd::zstd_safe::compress_bound(plain.len()) + OVERHEAD);
+        let mut end = Cursor::new(&mut self.sealed);
+        end.set_position(NONCE as u64);
+        let Ok(length) = self.compressor.compress_to_buffer(plain, &mut end) else { return false };
+        if length + plain.len() / MIN_GAIN >= plain.len() {
             return false;
         }
         self.check.clear();
         self.check.reserve(plain.len());
-        self.decompressor.decompress_to_buffer(&self.packed, &mut self.check).is_ok() && self.check == plain
+        let packed = &self.sealed[NONCE..];
+        self.decompressor.decompress_to_buffer(packed, &mut self.check).is_ok() && self.check == plain
     }
 
     /// Appends the plaintext of `stored`, exactly `plain_len` bytes, which the caller has bounded (F13). On failure `out` is
@@ -149,8 +158,8 @@ mod tests {
 
     fn round_trip(plain: &[u8]) -> Codec {
         let mut scratch = Scratch::new(3).unwrap();
-        let (codec, stored) = scratch.pack(plain);
-        let stored = stored.to_vec();
+        let codec = scratch.pack(plain);
+        let stored = scratch.sealed[NONCE..].to_vec();
         let mut out = b"before ".to_vec();
         scratch.unpack(codec, &stored, plain.len(), &mut out).unwrap();
         assert!(out.strip_prefix(b"before ") == Some(plain));

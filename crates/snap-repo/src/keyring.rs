@@ -216,6 +216,12 @@ impl Keyring {
         self.epochs.get(&self.head).expect("a keyring is made with the keys of its head")
     }
 
+    /// The index key of the first epoch, which all slots hold: for checksums of what is cached.
+    pub(crate) fn cache_secret(&self) -> &[u8; 32] {
+        let first = self.epochs.values().min_by_key(|epoch| epoch.number).unwrap_or_else(|| self.head());
+        first.index.expose()
+    }
+
     pub(crate) fn member(&self, epoch: EpochId, slot: SlotId) -> Option<&Member> {
         self.epochs.get(&epoch)?.members.get(&slot)
     }

@@ -43,6 +43,8 @@ pub use blob_reader::{BlobReader, EachBlob};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use error::{Finding, FindingCode, RepoError};
+#[doc(hidden)]
+pub use index::scale as index_scale;
 pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
 pub use merge::{MergePlan, MergeReport, MergeRequest};

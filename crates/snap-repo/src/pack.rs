@@ -49,14 +49,11 @@ pub(crate) fn seal_unit(
         .ok()
         .filter(|len| *len as usize <= limits::BLOB_PLAIN)
         .ok_or_else(|| RepoError::Refused(format!("a blob of {} bytes is too large", plain.len())))?;
-    let mut sealed = std::mem::take(&mut scratch.sealed);
-    sealed.clear();
     // What does not shrink is not taken into groups.
-    let (codec, stored) = if id.is_some() { scratch.pack(plain) } else { scratch.pack_unseen(plain) };
-    let outcome = key.seal_into(&unit_ad(repository, kind, id, codec, plain_len), stored, &mut sealed);
-    let stored_len = u32::try_from(sealed.len()).expect("a sealed blob is at most 40 bytes above its limit");
-    scratch.sealed = sealed;
-    outcome?;
+    let codec = if id.is_some() { scratch.pack(plain) } else { scratch.pack_unseen(plain) };
+    key.seal_in_place(&unit_ad(repository, kind, id, codec, plain_len), &mut scratch.sealed)?;
+    let stored_len =
+        u32::try_from(scratch.sealed.len()).expect("a sealed blob is at most 40 bytes above its limit");
     Ok((codec, stored_len))
 }
 

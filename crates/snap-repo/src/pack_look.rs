@@ -1,9 +1,7 @@
-use std::collections::HashMap;
-
 use snap_format::ObjectId;
 
 use crate::listing::{Listed, list_area, list_packs_by_directory};
-use crate::{Area, Cache, PackInfo, Repository, Result};
+use crate::{Area, Cache, Repository, Result};
 
 /// With more packs than this a listing is many requests: then it is taken once a day.
 pub(crate) const MANY_PACKS: u64 = 10_000;
@@ -72,7 +70,8 @@ pub fn areas_of_a_backup(place: Option<&Cache>) -> Vec<Area> {
 
 /// The packs that are there with their sizes, as far as anybody looked.
 pub(crate) enum StoredPacks {
-    Listed(HashMap<ObjectId, u64>),
+    /// Sorted by name.
+    Listed(Vec<(ObjectId, u64)>),
     /// This machine looked within a day.
     Trusted,
 }
@@ -111,21 +110,13 @@ impl StoredPacks {
         Ok(Self::Listed(listed.iter().map(|pack| (pack.id, pack.size)).collect()))
     }
 
-    /// Whether a pack is there in the length that the index gives.
-    pub(crate) fn has(&self, pack: &PackInfo) -> bool {
-        match self {
-            Self::Listed(packs) => packs.get(&pack.id) == Some(&pack.size),
-            Self::Trusted => true,
-        }
-    }
-
     /// All that were listed.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectId, u64)> + '_ {
         let listed = match self {
-            Self::Listed(packs) => Some(packs.iter().map(|(id, size)| (*id, *size))),
-            Self::Trusted => None,
+            Self::Listed(packs) => packs.as_slice(),
+            Self::Trusted => &[],
         };
-        listed.into_iter().flatten()
+        listed.iter().copied()
     }
 }
 

@@ -80,6 +80,25 @@ impl Repository {
         }
     }
 
+    /// The objects in which snapshots stand, read from the store itself and no cache, and the believed snapshots in each. What
+    /// is damaged holds none.
+    pub fn snapshot_holders(&self) -> Result<Vec<(ObjectId, Vec<Snapshot>)>> {
+        let objects = self.read_snapshot_area(Known::Nothing)?;
+        Ok(objects.into_iter().map(|object| (object.listed.id, object.snapshots)).collect())
+    }
+
+    /// The ids of the believed snapshots in an object of `snapshots/`, by its bytes: itself, or the members of a bundle. An
+    /// error if the bytes do not fit the name `id`, or are nothing of that kind.
+    pub fn snapshots_in(&self, id: &ObjectId, bytes: &[u8]) -> Result<Vec<ObjectId>> {
+        let Some(bundle) = self.parse_snapshot_bundle(id, bytes)? else {
+            return Ok(vec![self.parse_snapshot(id, bytes)?.id]);
+        };
+        let member = |it: &snap_format::BundledSnapshot| {
+            self.parse_bundled_snapshot(id, it.stored_secs, &it.bytes).ok().map(|snapshot| snapshot.id)
+        };
+        Ok(bundle.members.iter().filter_map(member).collect())
+    }
+
     /// Reads the area. What vanishes between listing and reading was merged or forgotten: then it is listed again.
     pub(crate) fn read_snapshot_area(&self, trust: Known) -> Result<Vec<SnapshotObject>> {
         let cache = self.inner.cache.get();

@@ -4,7 +4,9 @@ use snap_backend::{BackendError, Bytes, ErrorKind, Operation};
 use snap_format::{BlobId, BlobKind, limits};
 
 use crate::pack::parse_pack;
-use crate::{Area, BlobReader, DomainKeys, Located, RepoError, Result, Scratch, object_name, pack_places};
+use crate::{
+    Area, BlobReader, DomainKeys, Located, PackInfo, RepoError, Result, Scratch, object_name, pack_places,
+};
 
 /// A pack of trees in memory, its header verified.
 #[derive(Debug)]
@@ -21,16 +23,16 @@ impl TreePack {
 }
 
 impl BlobReader {
-    /// Size of a pack as the index gives it, bytes.
+    /// Size of a pack as the index gives it, bytes; 0 if the index has lost it.
     pub fn pack_size(&self, pack: u32) -> u64 {
-        self.index().packs()[pack as usize].size
+        self.index().pack(pack).map_or(0, |info| info.size)
     }
 
-    /// Fetches the pack at a position in the index, which holds trees of `domain`, in one request.
+    /// Fetches the pack with a number of the index, which holds trees of `domain`, in one request.
     pub fn tree_pack(&self, domain: &DomainKeys, pack: u32) -> Result<TreePack> {
-        let (id, size) = {
-            let info = &self.index().packs()[pack as usize];
-            (info.id, info.size)
+        let Some(PackInfo { id, size, .. }) = self.index().pack(pack) else {
+            self.index().check()?;
+            return Err(RepoError::corrupt("index", "it does not have the pack any more"));
         };
         let name = object_name(Area::Packs, &id);
         let damaged = |why: &str| RepoError::corrupt(name.as_str(), why);

@@ -13,7 +13,7 @@ use snap_format::{
 };
 
 use crate::boxes::seal_box;
-use crate::index::check_box_size;
+use crate::index::{Fresh, check_box_size};
 use crate::listing::{Listed, list_area};
 use crate::pack::{Group, PackBuilder, parse_pack, seal_unit};
 use crate::pack_look::{PackLook, StoredPacks, index_digest};
@@ -22,7 +22,8 @@ use crate::snapshot_cache;
 use crate::snapshots::body_ad;
 use crate::uploader::Uploader;
 use crate::{
-    Area, Cache, DomainKeys, Index, RepoError, Repository, Result, Scratch, for_each_parallel, object_name,
+    Area, Cache, DomainKeys, Index, PackInfo, RepoError, Repository, Result, Scratch, for_each_parallel,
+    object_name,
 };
 
 /// How to write.
@@ -67,8 +68,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const SHARDS: usize = 16;
-
 /// Takes blobs from many threads.
 pub struct Writer {
     repository: Repository,
@@ -77,10 +76,10 @@ pub struct Writer {
     domain: DomainKeys,
     run: (SealKey, RunKeyEntry),
     marked: HashSet<ObjectId>,
-    /// By position in the index: marked when the run began, and relied on since.
+    /// By number in the index: marked when the run began, and relied on since.
     avoid: Vec<bool>,
     used: Vec<AtomicBool>,
-    fresh: [Mutex<HashSet<BlobId>>; SHARDS],
+    fresh: Fresh,
     open: [Mutex<Option<PackBuilder>>; 2],
     /// Groups of small blobs that are not full: about as many as there are threads.
     groups: Mutex<Vec<Group>>,
@@ -132,26 +131,29 @@ impl Writer {
             cache.has(&settled_name(repository)) && !cache.has(&pending_name(repository))
         });
         let place = cache.map(|cache| cache.place(&repository.backend().location()));
-        let (named, now) = (index.packs().len() as u64, options.now.map(|now| now.secs));
+        let (count, now) = (index.pack_limit() as u64, options.now.map(|now| now.secs));
         let seen = index_digest(index.objects());
         let (marked, stored) = std::thread::scope(|scope| {
             let marked = scope.spawn(|| read_marks(repository, repository.take_listing(Area::Marks)?));
-            let stored = StoredPacks::look(repository, named, seen, place.as_ref(), now, !settled);
+            let stored = StoredPacks::look(repository, count, seen, place.as_ref(), now, !settled);
             (join(marked), stored)
         });
         let (marked, stored) = (marked?, stored?);
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
+        let (mut avoid, named) = compare(&index, &stored, &marked, repository.keyring().own_domain());
+        index.check()?;
         let run = repository.new_run_key()?;
         let uploader = Uploader::start(repository, &domain.name, &options);
         if !settled {
-            adopt(repository, &mut index, &stored, &marked, &uploader)?;
+            let unnamed = stored.iter().zip(&named).filter(|(_, named)| !**named).map(|(pack, _)| pack);
+            adopt(repository, &mut index, unnamed, &marked, &uploader)?;
+            // What was adopted is there, and not marked.
+            avoid.resize(index.pack_limit(), false);
         }
         if let Some(cache) = cache {
             let _ = cache.write(&pending_name(repository), b"");
         }
-        let avoid: Vec<bool> =
-            index.packs().iter().map(|pack| marked.contains(&pack.id) || !stored.has(pack)).collect();
         Ok(Self {
             repository: repository.clone(),
             cache: cache.cloned(),
@@ -161,7 +163,7 @@ impl Writer {
             run,
             marked,
             avoid,
-            fresh: Default::default(),
+            fresh: Fresh::new(repository, cache),
             open: Default::default(),
             groups: Mutex::default(),
             uploader,
@@ -191,7 +193,7 @@ impl Writer {
 
     /// Whether a blob is stored, or on its way, in this domain; if so the run relies on it from now on.
     pub fn knows(&self, id: &BlobId) -> bool {
-        self.is_stored(id) || lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).contains(id)
+        self.is_stored(id) || self.fresh.contains(id)
     }
 
     fn is_stored(&self, id: &BlobId) -> bool {
@@ -211,7 +213,7 @@ impl Writer {
             BlobKind::Tree => &self.domain.tree_id,
         };
         let id = BlobId(key.id(plain));
-        if self.is_stored(&id) || !lock(&self.fresh[usize::from(id.0[0]) % SHARDS]).insert(id) {
+        if self.is_stored(&id) || !self.fresh.insert(id) {
             return Ok((id, false));
         }
         let is_member =
@@ -306,6 +308,8 @@ impl Writer {
                 left_any = true;
             }
         }
+        // What is not known because the cache is damaged must not pass for unused.
+        self.index.check()?;
         self.marked = now_marked;
         if left_any {
             self.flush()?;
@@ -346,12 +350,13 @@ impl Writer {
         if self.index.objects().iter().chain(&own).all(|id| listed.contains(id)) {
             return Ok(());
         }
-        let (fresh, _) = Index::load(&self.repository)?;
-        let relied_on =
-            self.index.packs().iter().zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed));
-        let gone: HashSet<u32> = relied_on
-            .filter(|(pack, _)| !fresh.names_pack(&pack.id, &pack.domain))
-            .flat_map(|(pack, _)| self.index.pack_numbers(&pack.id))
+        let (fresh, _) = Index::load(&self.repository, self.cache.as_ref())?;
+        let is_used = |pack: &PackInfo| self.used[pack.number as usize].load(Ordering::Relaxed);
+        let gone: HashSet<u32> = self
+            .index
+            .packs()
+            .filter(|pack| is_used(pack) && !fresh.names_pack(&pack.id, &pack.domain))
+            .flat_map(|pack| self.index.pack_numbers(&pack.id).collect::<Vec<_>>())
             .collect();
         let domain = &self.domain.name;
         let is_there = |pack: &ObjectId| self.marked.contains(pack) || fresh.names_pack(pack, domain);
@@ -361,9 +366,12 @@ impl Writer {
         let all_elsewhere = gone.is_empty()
             || self
                 .index
-                .iter(domain)
+                .plain_lens(domain)
                 .filter(|(id, _)| self.index.packs_of(domain, id, |pack| gone.contains(&pack)))
-                .all(|(id, _)| fresh.locate(domain, &id).is_some());
+                .all(|(id, _)| fresh.plain_len(domain, &id).is_some());
+        // What is not known because the cache is damaged is not gone, and not there either.
+        self.index.check()?;
+        fresh.check()?;
         if all_elsewhere { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 }
@@ -477,20 +485,42 @@ impl Writer {
     }
 }
 
+/// Compares the index with the packs that are there in one pass. Returns, by number, which packs are not to be relied on; and,
+/// by position in `stored`, which the index names as packs of `domain`.
+fn compare(
+    index: &Index,
+    stored: &StoredPacks,
+    marked: &HashSet<ObjectId>,
+    domain: &str,
+) -> (Vec<bool>, Vec<bool>) {
+    let mut avoid = vec![true; index.pack_limit()];
+    let mut named = vec![false; stored.iter().count()];
+    for pack in index.packs() {
+        let is_whole = match stored {
+            StoredPacks::Trusted => true,
+            StoredPacks::Listed(packs) => {
+                packs.binary_search_by_key(&pack.id, |(id, _)| *id).is_ok_and(|position| {
+                    named[position] |= *pack.domain == *domain;
+                    packs[position].1 == pack.size
+                })
+            }
+        };
+        avoid[pack.number as usize] = !is_whole || marked.contains(&pack.id);
+    }
+    (avoid, named)
+}
+
 /// Indexes packs of this slot that no index names; the index gets them, and so does the store, before anything relies on
 /// them. Packs of other slots, damaged ones, and those that a prune is about to delete are left alone.
 fn adopt(
     repository: &Repository,
     index: &mut Index,
-    stored: &StoredPacks,
+    unnamed: impl Iterator<Item = (ObjectId, u64)>,
     marked: &HashSet<ObjectId>,
     uploader: &Uploader,
 ) -> Result<()> {
     let unreadable = &uploader.stats().unreadable_packs;
-    for (id, size) in stored.iter() {
-        if index.names_pack(&id, repository.keyring().own_domain()) || marked.contains(&id) {
-            continue;
-        }
+    for (id, size) in unnamed.filter(|(id, _)| !marked.contains(id)) {
         if unreadable.load(Ordering::Relaxed) > 0 {
             unreadable.fetch_add(1, Ordering::Relaxed);
             continue;

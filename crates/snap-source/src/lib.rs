@@ -47,7 +47,7 @@ pub use holes::WithHoles;
 pub use linux::dir::{EntryResult, entry_name};
 pub use matcher::{PathMatcher, Verdict};
 pub use names::Names;
-pub use source::{Located, SourceDir, SourceFile};
+pub use source::{Located, Residency, SourceDir, SourceFile};
 pub use stat::{Entry, FileType, Stat};
 pub use tar::{TarError, TarWriter};
 pub use target::{TargetDir, TargetFile};

@@ -151,6 +151,19 @@ fn ends_in_dot(path: &Path) -> bool {
     bytes.ends_with(b"/") || bytes.ends_with(b"/.")
 }
 
+/// Which pieces of a file were in the page cache: someone's working set, which should survive being read.
+#[derive(Debug)]
+pub struct Residency {
+    /// Bytes of a piece.
+    piece: u64,
+    cached: Vec<bool>,
+}
+
+impl Residency {
+    const SMALLEST_PIECE: u64 = 1 << 20;
+    const MOST_PIECES: u64 = 1 << 16;
+}
+
 /// An open regular file of a source.
 #[derive(Debug)]
 pub struct SourceFile {
@@ -174,6 +187,13 @@ impl SourceFile {
         file::read_at(self.fd.as_fd(), buffer, offset)
     }
 
+    /// As [`Self::read_at`]; the second number says how many of the bytes, from the first on, were in the page cache before.
+    /// The others were nobody's working set, and may go with [`Self::drop_cache`]. For small files: of a large one the kernel
+    /// reads on by itself. Where the file system cannot tell, all of them were.
+    pub fn read_at_noting_cache(&self, buffer: &mut [u8], offset: u64) -> io::Result<(usize, usize)> {
+        file::read_at_noting_cache(self.fd.as_fd(), buffer, offset)
+    }
+
     /// Extended attributes, sorted by name.
     pub fn xattrs(&self) -> io::Result<Vec<Xattr>> {
         Carrier::Fd(self.fd.as_fd()).read_all()
@@ -191,8 +211,27 @@ impl SourceFile {
         file::advise_sequential(self.fd.as_fd());
     }
 
-    /// Whether the byte at `offset` is in the page cache. Asked before reading, it tells whether the pages
-    /// belong to someone's working set and should survive [`Self::drop_cache`].
+    /// What of the first `size` bytes is in the page cache: one byte of each piece is asked for. To be called before reading.
+    pub fn residency(&self, size: u64) -> Residency {
+        file::advise_random(self.fd.as_fd());
+        let piece = (size / Residency::MOST_PIECES).next_power_of_two().max(Residency::SMALLEST_PIECE);
+        let pieces = usize::try_from(size.div_ceil(piece)).unwrap_or(0);
+        Residency { piece, cached: (0..pieces).map(|number| self.is_cached(number as u64 * piece)).collect() }
+    }
+
+    /// Lets the kernel forget those pieces of what was read from `offset` on that were not in the page cache `before`.
+    pub fn drop_what_came(&self, before: &Residency, offset: u64, length: u64) {
+        let (piece, end) = (before.piece, offset + length);
+        for number in offset / piece..end.div_ceil(piece) {
+            // From its start, since a page, or several together, go only as a whole.
+            let (start, stop) = (number * piece, end.min((number + 1) * piece));
+            if before.cached.get(number as usize) == Some(&false) {
+                self.drop_cache(start, stop - start);
+            }
+        }
+    }
+
+    /// Whether the byte at `offset` is in the page cache. If not, the kernel may begin to read there.
     pub fn is_cached(&self, offset: u64) -> bool {
         file::is_cached(self.fd.as_fd(), offset)
     }

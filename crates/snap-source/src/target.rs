@@ -190,6 +190,12 @@ impl TargetFile {
         file::write_at(self.fd.as_fd(), bytes, offset)
     }
 
+    /// As [`Self::write_at`], for large files, which need not stay in the page cache: memory that it takes for the first time
+    /// costs more than the writing.
+    pub fn write_at_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file::write_at_uncached(self.fd.as_fd(), bytes, offset)
+    }
+
     /// As [`crate::SourceFile::read_at`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         file::read_at(self.fd.as_fd(), buffer, offset)

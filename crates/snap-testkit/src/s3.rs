@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::guard::{Gate, Guard};
 use crate::policy::Policy;
+use crate::versions::{Keeping, VersionedBucket};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -57,6 +58,8 @@ impl S3Faults {
     }
 }
 
+const BUCKET: &str = "bucket";
+
 /// A server with one empty bucket.
 #[derive(Debug)]
 pub struct S3Server {
@@ -83,10 +86,24 @@ impl S3Server {
     #[must_use]
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (access, secret, bucket) = ("SNAPTESTACCESS", "snap-test-secret-key", "bucket");
-        std::fs::create_dir(directory.path().join(bucket)).expect("a bucket");
+        std::fs::create_dir(directory.path().join(BUCKET)).expect("a bucket");
         let files = s3s_fs::FileSystem::new(directory.path()).expect("a directory to serve");
-        let mut service = S3ServiceBuilder::new(files);
+        Self::serving(S3ServiceBuilder::new(files), directory)
+    }
+
+    /// Starts a server whose bucket is in memory and keeps what is overwritten or deleted, as `keeping` says.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_keeping(keeping: Keeping) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::serving(S3ServiceBuilder::new(VersionedBucket::new(keeping)), directory)
+    }
+
+    fn serving(mut service: S3ServiceBuilder, directory: TempDir) -> Self {
+        let (access, secret, bucket) = ("SNAPTESTACCESS", "snap-test-secret-key", BUCKET);
         let guard = Arc::new(Guard::default());
         guard.add(access, secret, None);
         service.set_auth(Gate(Arc::clone(&guard)));

@@ -103,6 +103,10 @@ fn calls(line: &str) -> Vec<Vec<String>> {
     let mut out = Vec::new();
     for part in commands(line) {
         let words: Vec<String> = part.split_whitespace().map(str::to_owned).collect();
+        // Programs beside it, as benchmarks are, are not on its page.
+        if words.windows(2).any(|pair| pair[0] == "--bin" && pair[1] != "snap") {
+            continue;
+        }
         let at = match part.contains("cargo run") {
             true => words.iter().position(|word| word == "--"),
             false => words.iter().take(4).position(|word| word == "snap"),

@@ -80,7 +80,7 @@ impl Life {
         for run in 0..runs {
             quick.recent.lock().expect("one thread").clear();
             let time = Time::new(1_600_000_000 + run as i64 * INTERVAL, 0);
-            let (index, _) = Index::load(&repository).expect("an empty listing");
+            let (index, _) = Index::load(&repository, None).expect("an empty listing");
             let writer = Writer::begin(&repository, index, None, WriterOptions::default()).expect("an owner");
             let at = run as usize * 997 % (text.len() - 4096);
             let mut data = text[at..at + 2048].to_vec();

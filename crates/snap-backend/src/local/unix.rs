@@ -25,6 +25,9 @@ macro_rules! note {
 
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// Bytes from which on an object leaves the page cache when it is written.
+const LARGE: usize = 4 << 20;
+
 /// An open directory.
 pub(super) struct Dir(OwnedFd);
 
@@ -221,6 +224,7 @@ pub(super) struct Temporary<'a> {
 impl Temporary<'_> {
     /// Writes the whole body and syncs it.
     pub fn write(&self, mut body: &[u8]) -> Result<(), Errno> {
+        let length = body.len();
         while !body.is_empty() {
             match retry_on_intr(|| io::write(&self.file, body))? {
                 0 => return Err(Errno::IO),
@@ -229,6 +233,11 @@ impl Temporary<'_> {
         }
         retry_on_intr(|| fs::fsync(&self.file))?;
         note!(Event::SyncedFile(journal::id(&self.file)));
+        // Nobody reads a pack soon: its pages are used for the next one, which is faster than taking new ones, and what others
+        // need stays in memory.
+        if length >= LARGE {
+            let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
+        }
         Ok(())
     }
 

@@ -25,6 +25,11 @@ const UNAUTHENTICATED: &[&str] = &[
     "status: 401",
 ];
 
+/// Whether a store's word for a failure means that it does not accept the credentials.
+pub(super) fn says_unauthenticated(code: &str) -> bool {
+    UNAUTHENTICATED.contains(&code)
+}
+
 /// The kind of an OpenDAL error.
 pub(super) fn classify(error: &opendal::Error) -> ErrorKind {
     let text = error.message();

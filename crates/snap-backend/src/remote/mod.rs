@@ -5,6 +5,7 @@
 
 mod credentials;
 mod error;
+mod object_lock;
 mod object_store;
 mod runtime;
 mod services;
@@ -13,8 +14,9 @@ mod site;
 mod uri;
 
 pub(crate) use credentials::Credentials;
+pub use object_lock::{LockMode, ObjectLock, ObjectVersion, Retention};
 pub use services::SCHEMES;
-pub(crate) use services::open;
+pub(crate) use services::{open, open_object_lock};
 pub use site::Site;
 pub use uri::redact;
 pub(crate) use uri::{Uri, looks_like_uri};

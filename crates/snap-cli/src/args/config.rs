@@ -58,4 +58,13 @@ pub struct PolicyArgs {
     /// Exit 4 if there is a finding.
     #[arg(long)]
     pub check: bool,
+
+    /// Ask every copy what can be deleted; without it, those that are called immutable.
+    #[arg(long)]
+    pub locks: bool,
+
+    /// First make the locks of all that kept snapshots need last, in the copies whose `lock` says so. Owners only; their
+    /// `backup` and `forget` do it too.
+    #[arg(long)]
+    pub extend_locks: bool,
 }

@@ -54,8 +54,13 @@ impl FilterArgs {
 Examples:
   snap snapshots
   snap snapshots --host web1 --tag nightly
-  snap snapshots --dataset orders --json")]
+  snap snapshots --dataset orders --json
+  snap snapshots --locks                        until when can none of them be deleted?")]
 pub struct SnapshotsArgs {
+    /// Ask the store until when nothing that each snapshot needs can be deleted; reads all their trees.
+    #[arg(long)]
+    pub locks: bool,
+
     /// Which.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -112,7 +117,8 @@ Examples:
   snap check --read-data                        every stored byte
   snap check --read-data-subset 3/30            on the third day of the month
   snap check --read-data-subset 2%
-  snap -r /mnt/disk/snap check --keyless        on the storage host, without any key")]
+  snap -r /mnt/disk/snap check --keyless        on the storage host, without any key
+  snap check --immutable                        what could this machine's credentials destroy?")]
 pub struct CheckArgs {
     /// Read, authenticate and re-hash every stored byte.
     #[arg(long, conflicts_with_all = ["read_data_subset", "keyless"])]
@@ -125,4 +131,14 @@ pub struct CheckArgs {
     /// Compare every object with its name; needs no key.
     #[arg(long)]
     pub keyless: bool,
+
+    /// Try, on objects of its own, what the store's credentials could destroy, and show what is locked until when. Exit 4
+    /// if they could destroy a copy that snap.toml calls immutable. Needs no key; with one that reads, only what snapshots
+    /// need is asked.
+    #[arg(long, conflicts_with_all = ["read_data", "read_data_subset", "keyless"])]
+    pub immutable: bool,
+
+    /// With --immutable: exit with 4 unless everything is locked and these credentials cannot undo it.
+    #[arg(long, requires = "immutable")]
+    pub require_immutable: bool,
 }

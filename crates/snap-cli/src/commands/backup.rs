@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::{CliObserver, json, text};
 use crate::repo::{self, Opened, Place};
-use crate::{select, system};
+use crate::{locks, select, system};
 
 pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let began = Instant::now();
@@ -61,6 +61,8 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     let mut summary = summary(&report, &dataset, &host, &opened.copy.name);
     summary.insert("seconds".to_owned(), began.elapsed().as_secs_f64().into());
     summary.insert("dry_run".to_owned(), dry_run.into());
+    let locks = if dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    summary.insert("locks".to_owned(), locks);
     let is_incomplete = report.summary.unreadable > 0 || !report.missing_sources.is_empty();
     Ok(Done { exit: if is_incomplete { Exit::Incomplete } else { Exit::Done }, summary })
 }

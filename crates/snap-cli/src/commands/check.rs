@@ -4,7 +4,7 @@ use serde_json::json;
 use snap_engine::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 use snap_repo::{Finding, FindingCode, RepoError};
 
-use super::{Done, Outcome};
+use super::{Done, Outcome, immutable};
 use crate::app::App;
 use crate::args::CheckArgs;
 use crate::args::values::Subset;
@@ -16,6 +16,9 @@ use crate::repo::{self, Place};
 const SHOWN_PATHS: usize = 20;
 
 pub fn run(app: &App, args: &CheckArgs) -> Outcome {
+    if args.immutable {
+        return immutable::run(app, args.require_immutable);
+    }
     let report = if args.keyless { without_key(app)? } else { with_key(app, args)? };
     for finding in &report.findings {
         app.out.event(json::finding(finding));

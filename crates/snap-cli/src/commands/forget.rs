@@ -12,7 +12,7 @@ use crate::args::ForgetArgs;
 use crate::exit::{Exit, Failure};
 use crate::render::{json, text};
 use crate::select::{self, Everything};
-use crate::{repo, system};
+use crate::{locks, repo, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args)?;
@@ -33,7 +33,10 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
         plan.execute(&opened.repository)?;
     }
     tell(app, kept, dropped, args.dry_run);
-    Ok(Done::with(json::object(json!({ "kept": kept, "dropped": dropped, "dry_run": args.dry_run }))))
+    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    Ok(Done::with(json::object(
+        json!({ "kept": kept, "dropped": dropped, "dry_run": args.dry_run, "locks": locks }),
+    )))
 }
 
 fn refuse_nonsense(args: &ForgetArgs) -> Result<(), Failure> {

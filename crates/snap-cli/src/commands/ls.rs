@@ -30,10 +30,13 @@ pub fn run(app: &App, args: &LsArgs) -> Outcome {
 
 /// Opens a snapshot for reading; damage of the index is told.
 pub fn browse(app: &App, opened: &Opened, snapshot: &Snapshot) -> Result<Browser, Failure> {
-    let (index, findings) = Index::load(&opened.repository)?;
+    let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     let observer = CliObserver::new(app);
     for finding in &findings {
         observer.event(Event::Finding(finding));
+    }
+    if let Some(text) = index.cache_failure() {
+        observer.event(Event::Warning { text: &text });
     }
     Ok(Browser::open(&opened.repository, Arc::new(index), snapshot)?)
 }

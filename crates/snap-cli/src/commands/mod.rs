@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod erase;
 mod forget;
+mod immutable;
 mod init;
 mod key;
 mod ls;

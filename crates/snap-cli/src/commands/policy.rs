@@ -1,11 +1,12 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use snap_backend::{OpenOptions, Site};
 use snap_ops::DatasetSource;
 use snap_ops::policy::{
-    CopyFacts, DatasetPolicy, EvidenceKind, Group, Immutable, Machine, ONSITE, PolicyCode, PolicyFinding,
-    SnapshotFacts, SourceFacts, Whereabouts, groups, judge,
+    CopyFacts, DatasetPolicy, EvidenceKind, Group, Immutable, LockFacts, Machine, ONSITE, PolicyCode,
+    PolicyFinding, SnapshotFacts, SourceFacts, Whereabouts, groups, judge,
 };
 use snap_repo::Snapshot;
 
@@ -13,6 +14,7 @@ use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::PolicyArgs;
 use crate::exit::{Exit, Failure};
+use crate::locks;
 use crate::render::{json, text};
 use crate::repo::{self, Opened, Place};
 use crate::system;
@@ -24,7 +26,12 @@ struct Answer {
 }
 
 pub fn run(app: &App, args: &PolicyArgs) -> Outcome {
-    let (copies, answers) = gather(app)?;
+    let mut extended = Vec::new();
+    let (copies, answers) = gather(app, args, &mut extended)?;
+    if args.extend_locks && extended.is_empty() {
+        return Err(Failure::usage("no copy that answers has a `lock` in snap.toml, so none was extended")
+            .hint("add lock = \"30d\" to a copy on s3://"));
+    }
     let config = app.config()?;
     let configured = config.iter().flat_map(|config| config.datasets.keys().map(String::as_str));
     let mut policies = Vec::new();
@@ -45,12 +52,24 @@ pub fn run(app: &App, args: &PolicyArgs) -> Outcome {
         "unreachable": copies.iter().filter(|copy| copy.snapshots.is_err()).count(),
         "findings": findings,
     }));
-    let exit = if args.check && findings > 0 { Exit::Damage } else { Exit::Done };
+    let mut summary = summary;
+    if args.extend_locks {
+        summary.insert("locks".to_owned(), extended.clone().into());
+    }
+    let exit = match () {
+        () if extended.iter().any(|it| it["state"] != "ok") => Exit::Failed,
+        () if args.check && findings > 0 => Exit::Damage,
+        () => Exit::Done,
+    };
     Ok(Done { exit, summary })
 }
 
 /// What the copies tell. One that does not answer is a fact; if none does, the first one's reason is the failure.
-fn gather(app: &App) -> Result<(Vec<CopyFacts>, Vec<Answer>), Failure> {
+fn gather(
+    app: &App,
+    args: &PolicyArgs,
+    extended: &mut Vec<serde_json::Value>,
+) -> Result<(Vec<CopyFacts>, Vec<Answer>), Failure> {
     let machine = Machine::default();
     let (mut copies, mut answers, mut first_failure) = (Vec::new(), Vec::new(), None);
     for (place, opened) in repo::open_all(app, repo::Purpose::Snapshots)? {
@@ -66,7 +85,17 @@ fn gather(app: &App) -> Result<(Vec<CopyFacts>, Vec<Answer>), Failure> {
                 if let Some(root) = answer.opened.repository.backend().local_root() {
                     facts.whereabouts.extend(machine.whereabouts(root).unwrap_or_default());
                 }
-                facts.snapshots = Ok(answer.snapshots.iter().map(snapshot_facts).collect());
+                if args.extend_locks && answer.opened.copy.lock.is_some() {
+                    answer.opened.repository.keyring().require_owner("extending locks")?;
+                    let mut event = locks::extend_after_run(app, &answer.opened);
+                    event["copy"] = facts.name.clone().into();
+                    extended.push(event);
+                }
+                let mut snapshots: Vec<_> = answer.snapshots.iter().map(snapshot_facts).collect();
+                if args.locks || facts.is_declared_immutable || answer.opened.copy.lock.is_some() {
+                    ask_locks(app, &answer, &mut snapshots)?;
+                }
+                facts.snapshots = Ok(snapshots);
                 answers.push(answer);
             }
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
@@ -97,6 +126,41 @@ fn warn_of_strangers(app: &App, answers: &[Answer]) {
     }
 }
 
+/// Asks the store for the locks of the newest snapshot of each dataset and host, which are what is judged.
+fn ask_locks(app: &App, answer: &Answer, facts: &mut [SnapshotFacts]) -> Result<(), Failure> {
+    let name = &answer.opened.copy.name;
+    let mut newest: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let rank = |at: usize| (!facts[at].is_from_the_future, facts[at].time, facts[at].id);
+    for (at, it) in facts.iter().enumerate() {
+        let best = newest.entry((&it.dataset, &it.host)).or_insert(at);
+        if rank(at) > rank(*best) {
+            *best = at;
+        }
+    }
+    let judged: Vec<usize> = newest.into_values().collect();
+    let snapshots: Vec<Snapshot> = judged.iter().map(|at| answer.snapshots[*at].clone()).collect();
+    let told = match locks::ask(app, &answer.opened, &snapshots) {
+        Ok(told) => told,
+        Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+        Err(failure) => {
+            let why = [vec![failure.message.clone()], failure.causes.clone()].concat().join(": ");
+            app.out.warning(&format!("the copy {name} cannot be asked what can be deleted: {why}"));
+            return Ok(());
+        }
+    };
+    for at in judged {
+        facts[at].lock = match told.of(&facts[at].id) {
+            None => LockFacts::NotAsked,
+            Some(Err(why)) => LockFacts::Open(why.to_owned()),
+            Some(Ok(lock)) => match lock.until {
+                Some(time) => LockFacts::Until { time, is_final: lock.is_final },
+                None => LockFacts::Open(locks::why_open(lock)),
+            },
+        };
+    }
+    Ok(())
+}
+
 fn snapshot_facts(snapshot: &Snapshot) -> SnapshotFacts {
     SnapshotFacts {
         id: snapshot.id,
@@ -104,7 +168,7 @@ fn snapshot_facts(snapshot: &Snapshot) -> SnapshotFacts {
         host: snapshot.envelope.host.clone(),
         time: snapshot.envelope.time,
         is_from_the_future: snapshot.is_from_the_future(),
-        locked_until: None,
+        lock: LockFacts::NotAsked,
     }
 }
 
@@ -207,6 +271,7 @@ fn policy_event(policy: &DatasetPolicy) -> json::Object {
     let (immutable, until) = match policy.immutable {
         Immutable::No => ("no", None),
         Immutable::Declared => ("declared", None),
+        Immutable::Governed(time) => ("governed", Some(text::rfc3339(time))),
         Immutable::Until(time) => ("proven", Some(text::rfc3339(time))),
     };
     let codes: Vec<_> = policy.findings.iter().map(|finding| finding.code.as_str()).collect();
@@ -257,6 +322,7 @@ fn show(app: &App, copies: &[CopyFacts], policies: &[DatasetPolicy]) {
         let immutable = match policy.immutable {
             Immutable::No => "no".to_owned(),
             Immutable::Declared => "declared, not proven".to_owned(),
+            Immutable::Governed(time) => format!("until {}, governed", text::date_time(time)),
             Immutable::Until(time) => format!("until {}", text::date_time(time)),
         };
         let holding = format!("{} of {}: {}", policy.holding.len(), copies.len(), list(&policy.holding));

@@ -15,7 +15,7 @@ use crate::{repo, system};
 const SHOWN_LOST: usize = 1000;
 
 pub fn run(app: &App, args: &RepairArgs) -> Outcome {
-    let (opened, foundations) = repo::open_for_repair(app, args.dry_run)?;
+    let (opened, foundations) = repo::open_for_repair(app, args.dry_run, args.give_up_epochs)?;
     let options =
         RepairOptions { dry_run: args.dry_run, give_up_epochs: args.give_up_epochs, now: system::now() };
     let observer = CliObserver::without_findings(app);

@@ -5,6 +5,7 @@ use snap_repo::Snapshot;
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::SnapshotsArgs;
+use crate::locks::{self, Told};
 use crate::render::{json, text};
 use crate::select::{self, Snapshots};
 use crate::{repo, system};
@@ -13,13 +14,24 @@ pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
     let opened = repo::open(app, repo::Purpose::Snapshots)?;
     let snapshots = select::load_with_records(app, &opened, &args.filter, true)?;
     let now = system::now();
+    let locks = match args.locks {
+        true => Some(locks::ask(app, &opened, &snapshots.list)?),
+        false => None,
+    };
     if app.out.options().json {
         for snapshot in &snapshots.list {
             let pin = snapshots.overlays.pin(&snapshot.id, now);
-            app.out.event(event(snapshot, paths(&snapshots, snapshot), pin));
+            let mut event = event(snapshot, paths(&snapshots, snapshot), pin);
+            if let Some(told) = &locks {
+                put_lock(&mut event, told, snapshot);
+            }
+            app.out.event(event);
         }
     } else {
         show(app, &snapshots, now);
+        if let Some(told) = &locks {
+            show_locks(app, &snapshots, told);
+        }
     }
     warn_of_future(app, &snapshots);
     Ok(Done::with(json::object(json!({ "snapshots": snapshots.list.len() }))))
@@ -50,6 +62,40 @@ fn event(snapshot: &Snapshot, paths: &[Vec<u8>], pin: Option<&Pin>) -> json::Obj
     }));
     json::put_byte_list(&mut out, "paths", paths);
     out
+}
+
+fn put_lock(event: &mut json::Object, told: &Told, snapshot: &Snapshot) {
+    let lock = told.of(&snapshot.id).and_then(Result::ok);
+    let until = lock.and_then(|lock| lock.until);
+    event.insert("locked_until".to_owned(), until.map(text::rfc3339).into());
+    let is_known = !matches!(told, Told::Nothing);
+    let mode = match lock {
+        Some(lock) if until.is_some() => Some(if lock.is_final { "compliance" } else { "governance" }),
+        _ => is_known.then_some("none"),
+    };
+    event.insert("lock".to_owned(), mode.into());
+}
+
+fn show_locks(app: &App, snapshots: &Snapshots, told: &Told) {
+    match told {
+        Told::Nothing => return app.out.done("this kind of store cannot be asked what can be deleted"),
+        Told::Open(why) => return app.out.line(&format!("nothing keeps anybody from deleting them: {why}")),
+        Told::Locks(_) => {}
+    }
+    for snapshot in &snapshots.list {
+        let Some(Ok(lock)) = told.of(&snapshot.id) else { continue };
+        let id = text::short(&snapshot.id);
+        app.out.line(&match lock.until {
+            Some(until) if lock.is_final => {
+                format!("{id} cannot be deleted before {} UTC", text::date_time(until))
+            }
+            Some(until) => format!(
+                "{id} cannot be deleted before {} UTC but by who may bypass governance",
+                text::date_time(until)
+            ),
+            None => format!("{id} can be deleted: {}", locks::why_open(lock)),
+        });
+    }
 }
 
 fn show(app: &App, snapshots: &Snapshots, now: Time) {

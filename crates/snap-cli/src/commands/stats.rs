@@ -9,9 +9,12 @@ use crate::repo;
 
 pub fn run(app: &App) -> Outcome {
     let opened = repo::open(app, repo::Purpose::Reading)?;
-    let (index, findings) = Index::load(&opened.repository)?;
+    let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     for finding in &findings {
         app.out.finding(finding);
+    }
+    if let Some(text) = index.cache_failure() {
+        app.out.warning(&text);
     }
     let stats = stats(&opened.repository, &index)?;
     let rows = [

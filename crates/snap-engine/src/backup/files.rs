@@ -141,10 +141,11 @@ fn store_small(
     complete(run, dir, file.slot, Some(node), &mut worker.scratch)
 }
 
-/// Reads up to `size` bytes, fewer if the file has shrunk.
+/// Reads up to `size` bytes, fewer if the file has shrunk. What was not in the page cache leaves it again.
 fn read_whole(file: &SourceFile, size: u64, buffer: &mut Vec<u8>) -> std::io::Result<()> {
     buffer.resize(usize::try_from(size).unwrap_or(0), 0);
-    let read = file.read_at(buffer, 0)?;
+    let (read, cached) = file.read_at_noting_cache(buffer, 0)?;
+    file.drop_cache(cached as u64, (read - cached) as u64);
     buffer.truncate(read);
     Ok(())
 }

@@ -119,6 +119,7 @@ pub fn backup_in_packs(
     pack_target: usize,
 ) -> Result<BackupReport> {
     context.progress.begin(Phase::Opening, 0, 0);
+    let threads = context.threads.max(options.readers.unwrap_or(1));
     repository.keyring().require_writer("backup")?;
     let prepared = Prepared::new(options.source, context)?;
     let place = cache.map(|cache| cache.place(&repository.backend().location()));
@@ -128,12 +129,15 @@ pub fn backup_in_packs(
     repository.prefetch(&areas_of_a_backup(place.as_ref()))?;
     let (index, set) = std::thread::scope(|scope| {
         let set = scope.spawn(|| repository.snapshots());
-        let index = Index::load(repository);
+        let index = Index::load(repository, cache);
         (index, set.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let ((index, findings), set) = (index?, set?);
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));
+    }
+    if let Some(text) = index.cache_failure() {
+        context.observer.event(Event::Warning { text: &text });
     }
     let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
     let (writing, cache) =
@@ -142,7 +146,7 @@ pub fn backup_in_packs(
         pack_target,
         level: options.level,
         now: Some(options.time),
-        ..writer_options(&writing, context)
+        ..writer_options(&writing, context, threads)
     };
     let writer = Writer::begin(&writing, index, cache, writer_options)?;
     note_unreadable_packs(&writer, context);
@@ -157,7 +161,7 @@ pub fn backup_in_packs(
         names: Names::new(),
         trees,
         counts: Counts::default(),
-        queue: Queue::new(context.threads + 1),
+        queue: Queue::new(segments(context, threads)),
         cut_key,
         level: options.level,
         root: Mutex::default(),
@@ -167,7 +171,7 @@ pub fn backup_in_packs(
     let total = total.map(|snapshot| snapshot.envelope.summary).unwrap_or_default();
     context.progress.begin(Phase::Storing, total.files, total.source_bytes);
     start(&run, prepared.source, parent_root, options.time, options.level)?;
-    let root = run.work(context.threads.max(options.readers.unwrap_or(1)), parent_root)?;
+    let root = run.work(threads, parent_root)?;
     context.progress.begin(Phase::Finishing, 0, 0);
     let Run { writer, trees, counts, .. } = run;
     let flushed = writer.finish()?;
@@ -218,13 +222,20 @@ fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
     }
 }
 
-/// Memory goes to packs on their way, after what the workers need.
-fn writer_options(repository: &Repository, context: Context<'_>) -> WriterOptions {
+/// Pieces of large files that may be held: one for each thread that reads, and one more, within half of the memory.
+fn segments(context: Context<'_>, threads: usize) -> usize {
+    let affordable = usize::try_from(context.memory_bytes / 2 / queue::SEGMENT as u64).unwrap_or(usize::MAX);
+    (threads + 1).min(affordable.max(context.threads + 1))
+}
+
+/// Memory goes to packs on their way, after what the workers need. To a disk one goes while the next is filled: it is hardly
+/// slower, and two would be 16 MiB more.
+fn writer_options(repository: &Repository, context: Context<'_>, threads: usize) -> WriterOptions {
     let defaults = WriterOptions::default();
-    let workers = (context.threads as u64 + 1) * queue::SEGMENT as u64;
+    let workers = segments(context, threads) as u64 * queue::SEGMENT as u64;
     let packs = context.memory_bytes.saturating_sub(workers) / (defaults.pack_target as u64 + (2 << 20));
     let wanted =
-        if repository.backend().local_root().is_some() { 2 } else { repository.backend().parallelism() };
+        if repository.backend().local_root().is_some() { 1 } else { repository.backend().parallelism() };
     WriterOptions {
         uploads: wanted.min(usize::try_from(packs.saturating_sub(1)).unwrap_or(1)).max(1),
         ..defaults

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use snap_chunker::{Chunker, HEAD_LEN};
 use snap_format::{BlobId, BlobKind, Node, NodeKind};
 use snap_repo::Scratch;
-use snap_source::{SourceDir, SourceFile, Stat};
+use snap_source::{Residency, SourceDir, SourceFile, Stat};
 
 use super::dir_state::{DirState, complete};
 use super::files::{FileItem, is_unchanged, open};
@@ -311,7 +311,8 @@ struct FileBytes {
     offset: u64,
     /// Set when the file ended early.
     shrunk_to: Option<u64>,
-    was_cached: bool,
+    /// What was in the page cache before.
+    residency: Residency,
 }
 
 impl FileBytes {
@@ -324,10 +325,10 @@ impl FileBytes {
         } else {
             Vec::new()
         };
-        let was_cached = file.is_cached(0);
+        let residency = file.residency(opened.size);
         file.advise_sequential();
         let offset = extents.first().map_or(0, |extent| extent.0);
-        Ok(Self { file: Some(file), opened, extents, extent: 0, offset, shrunk_to: None, was_cached })
+        Ok(Self { file: Some(file), opened, extents, extent: 0, offset, shrunk_to: None, residency })
     }
 
     /// What lies between the extents.
@@ -354,9 +355,7 @@ impl ByteSource for FileBytes {
             let left = start + length - self.offset;
             let want = (buffer.len() - filled).min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = file.read_at(&mut buffer[filled..filled + want], self.offset)?;
-            if !self.was_cached {
-                file.drop_cache(self.offset, read as u64);
-            }
+            file.drop_what_came(&self.residency, self.offset, read as u64);
             filled += read;
             self.offset += read as u64;
             if read < want {

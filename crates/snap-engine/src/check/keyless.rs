@@ -15,7 +15,7 @@ use super::work::{for_each, lock};
 use crate::{Context, Event, Phase, Result};
 
 /// The two names of the config.
-pub(super) const CONFIGS: [&str; 2] = ["config", "config.bak"];
+pub(crate) const CONFIGS: [&str; 2] = ["config", "config.bak"];
 
 fn fixed(name: &str) -> ObjectName {
     ObjectName::new(name).expect("the fixed names are valid")

@@ -21,6 +21,7 @@
 //! Everything is asked of the store itself in ranges, which no cache answers.
 
 mod damage;
+mod immutable;
 mod keyless;
 mod packs;
 mod report;
@@ -29,7 +30,7 @@ mod store;
 mod structure;
 mod trace;
 mod trees;
-mod work;
+pub(crate) mod work;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -47,6 +48,8 @@ use structure::Structure;
 use trees::Trees;
 use work::lock;
 
+pub use immutable::{AreaLocks, ImmutableReport, Outcome, Probe, check_immutable};
+pub(crate) use keyless::CONFIGS;
 pub use keyless::check_keyless;
 
 /// How much of the packs to read.
@@ -155,7 +158,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, context: Context<'
         }
     }
     let findings = findings.finish(context)?;
-    let objects = structure.objects + keyless::CONFIGS.len() as u64;
+    let objects = structure.objects + CONFIGS.len() as u64;
     Ok(CheckReport { findings, objects, read_bytes: read_bytes.load(Ordering::Relaxed) })
 }
 

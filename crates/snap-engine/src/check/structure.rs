@@ -295,10 +295,10 @@ impl Structure {
     pub(super) fn packs_of_committed_runs(&self) -> Vec<Finding> {
         let keys: HashSet<_> = self.snapshots.iter().map(|snapshot| snapshot.envelope.run_key).collect();
         let spare = &self.spare;
-        let domains: Vec<&str> = spare.domains().collect();
+        let domains = spare.domains();
         let lost: BTreeSet<ObjectId> = domains
             .iter()
-            .flat_map(|domain| spare.iter(domain).map(move |(id, place)| (*domain, id, place)))
+            .flat_map(|domain| spare.iter(domain).map(move |(id, place)| (&**domain, id, place)))
             .filter(|(domain, id, place)| {
                 keys.contains(&place.run_key) && self.index.locate(domain, id).is_none()
             })

@@ -7,20 +7,20 @@ use snap_repo::Scratch;
 
 use crate::{EngineError, Result};
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What one thread needs; its buffers are used again from object to object.
-pub(super) struct Worker {
-    pub(super) scratch: Scratch,
-    pub(super) plain: Vec<u8>,
+pub(crate) struct Worker {
+    pub(crate) scratch: Scratch,
+    pub(crate) plain: Vec<u8>,
     /// Grows to the largest object met and is never cleared: clearing costs as much as reading.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Worker {
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let scratch = Scratch::new(1).map_err(|error| EngineError::io("preparing", b"zstd", error))?;
         Ok(Self { scratch, plain: Vec::new(), bytes: Vec::new() })
     }
@@ -44,7 +44,7 @@ fn on_threads(threads: usize, work: impl Fn(&mut Worker) -> Result<()> + Sync) -
 }
 
 /// Calls `work` for each item; all threads stop early after an error.
-pub(super) fn for_each<T: Sync>(
+pub(crate) fn for_each<T: Sync>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T, &mut Worker) -> Result<()> + Sync,
@@ -79,7 +79,7 @@ impl<T> Drop for StopOnUnwind<'_, T> {
 }
 
 /// Calls `work` for each item and for every item that `work` adds, the last added first.
-pub(super) fn for_each_growing<T: Send>(
+pub(crate) fn for_each_growing<T: Send>(
     first: Vec<T>,
     threads: usize,
     work: impl Fn(T, &mut Worker, &mut Vec<T>) -> Result<()> + Sync,

@@ -109,7 +109,7 @@ impl ErasePlan {
         simplify(&mut options.paths);
         let (snapshots, leftovers) = snapshots_to_rewrite(all, &overlays);
         context.progress.begin(Phase::Scanning, snapshots.len() as u64, 0);
-        let (index, _) = Index::load(repository)?;
+        let (index, _) = Index::load(repository, None)?;
         let reader = BlobReader::new(repository.clone(), Arc::new(index));
         let mut domains: BTreeMap<String, Vec<Snapshot>> = BTreeMap::new();
         for snapshot in snapshots {
@@ -220,7 +220,8 @@ fn change<'a>(old: &'a Snapshot, body: Body, new: &Rewritten, erased: &[Vec<u8>]
 /// Whether a snapshot goes as a whole: no path is given, or all its sources lie within those that are.
 fn nothing_is_left(body: &Body, paths: &[Vec<u8>]) -> bool {
     let is_erased = |source: &Vec<u8>| paths.iter().any(|path| is_within(source, path));
-    paths.is_empty() || paths.iter().any(|path| path == b"/") || body.paths.iter().all(is_erased)
+    let no_source = !body.paths.is_empty() && body.paths.iter().all(is_erased);
+    paths.is_empty() || paths.iter().any(|path| path == b"/") || no_source
 }
 
 /// Leaves out paths that lie within others.

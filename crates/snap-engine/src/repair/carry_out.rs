@@ -266,7 +266,7 @@ fn rewrite_index(repository: &Repository, found: &Diagnosis) -> Result<()> {
 /// Blobs that more than one whole pack holds.
 fn duplicates(found: &Diagnosis) -> u64 {
     let index = &found.index;
-    let domains: Vec<&str> = index.domains().collect();
+    let domains = index.domains();
     let double = |domain: &str, id: &BlobId| {
         let places = index.locate_all(domain, id);
         let packs: BTreeSet<ObjectId> =

@@ -42,8 +42,8 @@ impl Diagnosis {
     /// Whether a blob can be had from a whole pack.
     pub(super) fn has(&self, domain: &str, kind: BlobKind, id: &BlobId) -> bool {
         self.index.locate_all(domain, id).iter().any(|place| {
-            let said = &self.index.packs()[place.pack as usize].digest;
-            place.kind == kind && self.truth.get(&place.pack_id) == Some(said)
+            let said = self.index.pack(place.pack).map(|pack| pack.digest);
+            place.kind == kind && said.is_some() && self.truth.get(&place.pack_id).copied() == said
         })
     }
 
@@ -65,7 +65,7 @@ pub(super) fn diagnose(
     if !options.give_up_epochs {
         refuse_lost_epochs(repository, &boxes)?;
     }
-    let (mut index, _) = Index::load(repository)?;
+    let (mut index, _) = Index::load(repository, None)?;
     let newer = std::mem::take(&mut boxes.newer);
     let marked = marked_packs(repository)?;
     let mut found = Diagnosis {

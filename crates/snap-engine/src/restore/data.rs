@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use snap_format::{BlobId, BlobKind, NodeKind};
+use snap_format::{BlobId, BlobKind, Node, NodeKind};
 use snap_repo::{Area, Located, RepoError, Scratch, for_each_parallel, object_name};
 use snap_source::{Stat, TargetDir, TargetFile};
 
@@ -17,6 +18,10 @@ use crate::{EngineError, Phase, Result};
 const REQUEST: u64 = 4 << 20;
 /// Bytes between two wanted blobs that are fetched along rather than asked for anew.
 const GAP: u64 = 64 << 10;
+/// Chunks that follow one another in a file are written together, up to so many bytes.
+const WRITE: usize = 1 << 20;
+/// Files from this size on need not stay in the page cache.
+const LARGE: u64 = 4 << 20;
 /// Files kept open while they wait for more blobs.
 const OPEN_FILES: usize = 256;
 
@@ -43,11 +48,7 @@ struct Data<'a, 'b> {
 }
 
 /// Writes all files of the plan. Returns the positions of those that did not come out whole, each said and counted.
-pub(super) fn write_files(
-    restore: &Restore<'_>,
-    plan: &Plan,
-    scratch: &mut Scratch,
-) -> Result<HashSet<usize>> {
+pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, spare: &Spare) -> Result<HashSet<usize>> {
     let mut packs: Vec<Vec<Wanted>> = Vec::new();
     let mut states = Vec::with_capacity(plan.files.len());
     let mut by_blob: HashMap<BlobId, (usize, usize)> = HashMap::new();
@@ -95,10 +96,8 @@ pub(super) fn write_files(
         return Ok(HashSet::new());
     }
     let data = Data { restore, plan, states, open_files: AtomicUsize::new(0) };
-    data.write_empty(scratch)?;
-    let threads =
-        restore.context.threads.max(restore.browser.reader().repository().backend().parallelism().min(8));
-    let spare: Mutex<Vec<Buffers>> = Mutex::default();
+    data.write_empty()?;
+    let threads = restore.browser.reading_threads(restore.context.threads);
     for_each_parallel(&requests, threads, |wanted| {
         let buffers = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffers = match buffers {
@@ -113,12 +112,13 @@ pub(super) fn write_files(
     Ok(states.filter(|(_, state)| state.damaged.load(Ordering::Acquire)).map(|(number, _)| number).collect())
 }
 
-struct Buffers {
+/// Buffers to be used again.
+pub(super) type Spare = Mutex<Vec<Buffers>>;
+
+pub(super) struct Buffers {
     sealed: Vec<u8>,
-    /// Of a unit.
+    /// Of units.
     plain: Vec<u8>,
-    /// Of a blob that had to be read by itself.
-    single: Vec<u8>,
     scratch: Scratch,
 }
 
@@ -126,7 +126,7 @@ impl Buffers {
     fn new() -> Result<Self> {
         let scratch =
             Scratch::new(1).map_err(|error| EngineError::io("preparing", b"decompression", error))?;
-        Ok(Self { sealed: Vec::new(), plain: Vec::new(), single: Vec::new(), scratch })
+        Ok(Self { sealed: Vec::new(), plain: Vec::new(), scratch })
     }
 }
 
@@ -166,6 +166,7 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
             offset += length;
         }
         let Some(place) = index.locate(domain, id) else {
+            index.check()?;
             let finding =
                 snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", "no index names it");
             restore.lost(
@@ -223,7 +224,17 @@ impl Restore<'_> {
         let fetched = requests.iter().map(|wanted| span(wanted).1).sum();
         super::bump(&self.counts.requests, requests.len() as u64);
         super::bump(&self.counts.fetched_bytes, fetched);
-        self.context.progress.begin(Phase::Restoring, files, bytes);
+        self.expect(files, bytes);
+    }
+
+    /// Adds to what the progress counts up to.
+    pub(super) fn expect(&self, files: u64, bytes: u64) {
+        let progress = self.context.progress;
+        if progress.phase() != Phase::Restoring {
+            progress.begin(Phase::Restoring, 0, 0);
+        }
+        progress.items_total.fetch_add(files, Ordering::Relaxed);
+        progress.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -236,7 +247,7 @@ fn span(wanted: &[Wanted]) -> (u64, u64) {
 
 impl Data<'_, '_> {
     /// Files that need nothing fetched: empty ones, ones of holes alone, and ones that are there already.
-    fn write_empty(&self, _scratch: &mut Scratch) -> Result<()> {
+    fn write_empty(&self) -> Result<()> {
         let empty: Vec<u32> = (0..self.states.len() as u32)
             .filter(|number| self.states[*number as usize].remaining.load(Ordering::Relaxed) == 0)
             .filter(|number| !self.states[*number as usize].damaged.load(Ordering::Relaxed))
@@ -255,49 +266,51 @@ impl Data<'_, '_> {
         let (start, length) = span(wanted);
         let reader = self.restore.browser.reader();
         let name = object_name(Area::Packs, &wanted[0].place.pack_id);
-        buffers.sealed.resize(length as usize, 0);
-        let fetched = reader.repository().backend().get_into(&name, start, &mut buffers.sealed);
+        if buffers.sealed.len() < length as usize {
+            buffers.sealed.resize(length as usize, 0);
+        }
+        let bytes = &mut buffers.sealed[..length as usize];
+        let fetched = reader.repository().backend().get_into(&name, start, bytes);
         // If the range fails because the pack is damaged or gone, each blob is tried by itself, elsewhere too.
         let fetched = match fetched.map_err(RepoError::from).map_err(RepoError::into_finding) {
             Ok(()) => true,
             Err(Ok(_)) => false,
             Err(Err(error)) => return Err(error.into()),
         };
+        let Buffers { sealed, plain, scratch } = buffers;
+        let domain = self.restore.browser.domain();
+        let mut run: Option<Run<'_>> = None;
         for unit in wanted.chunk_by(|one, next| one.place.offset == next.place.offset) {
             self.restore.context.check_stop()?;
             let place = &unit[0].place;
-            let opened = fetched && {
-                let sealed = &buffers.sealed[(place.offset - start) as usize..][..place.stored_len as usize];
-                let Buffers { plain, scratch, .. } = buffers;
+            let at = plain.len() + place.within().start;
+            if !run.as_ref().is_some_and(|run| run.is_followed_by(&unit[0], at)) {
+                self.write(run.take(), plain)?;
                 plain.clear();
+            }
+            let unit_at = plain.len();
+            let opened = fetched && {
+                let sealed = &sealed[(place.offset - start) as usize..][..place.stored_len as usize];
                 reader.open_unit(BlobKind::Data, &unit[0].id, place, sealed, scratch, plain).is_ok()
             };
             for wanted in unit {
-                let plain = if opened { Some(buffers.plain.as_slice()) } else { None };
-                self.write_blob(wanted, plain, &mut buffers.single, &mut buffers.scratch)?;
+                let is_here =
+                    opened && reader.member(domain, &wanted.id, &wanted.place, &plain[unit_at..]).is_ok();
+                let at = if is_here { unit_at + wanted.place.within().start } else { plain.len() };
+                // What is damaged here is perhaps stored elsewhere, too.
+                if !is_here
+                    && let Err(error) = reader.read_onto(domain, BlobKind::Data, &wanted.id, scratch, plain)
+                {
+                    self.lose(wanted, error.into())?;
+                    continue;
+                }
+                match run.as_mut().filter(|run| run.is_followed_by(wanted, at)) {
+                    Some(run) => run.push(wanted),
+                    None => self.write(run.replace(Run::new(wanted, at)), plain)?,
+                }
             }
         }
-        Ok(())
-    }
-
-    /// Writes a blob that stands in the plaintext of its unit or, if that did not open, wherever else it is.
-    fn write_blob(
-        &self,
-        wanted: &Wanted,
-        unit: Option<&[u8]>,
-        single: &mut Vec<u8>,
-        scratch: &mut Scratch,
-    ) -> Result<()> {
-        let (reader, domain) = (self.restore.browser.reader(), self.restore.browser.domain());
-        let here = unit.and_then(|unit| reader.member(domain, &wanted.id, &wanted.place, unit).ok());
-        let plain = match here {
-            Some(plain) => plain,
-            None => match reader.read(domain, BlobKind::Data, &wanted.id, scratch, single) {
-                Ok(()) => single.as_slice(),
-                Err(error) => return self.lose(wanted, error.into()),
-            },
-        };
-        wanted.to.iter().try_for_each(|(file, offset)| self.write(*file, *offset, plain))
+        self.write(run, plain)
     }
 
     /// A blob that cannot be had: every file that needs it is lost, each named once.
@@ -311,23 +324,29 @@ impl Data<'_, '_> {
                 let path = self.plan.dirs.path(task.dir, &task.node.name);
                 self.restore.lost(&path, RepoError::from(finding.clone()).into())?;
             }
-            self.blob_done(*file)?;
+            self.blobs_done(*file, 1)?;
         }
         Ok(())
     }
 
-    fn write(&self, file: u32, offset: u64, plain: &[u8]) -> Result<()> {
+    fn write(&self, run: Option<Run<'_>>, plain: &[u8]) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        let plain = &plain[run.plain];
+        run.to.iter().try_for_each(|(file, offset)| self.write_to(*file, *offset, plain, run.chunks))
+    }
+
+    fn write_to(&self, file: u32, offset: u64, plain: &[u8], chunks: u32) -> Result<()> {
         let task = &self.plan.files[file as usize];
         if !self.states[file as usize].damaged.load(Ordering::Acquire) {
             let outcome =
-                self.with_file(file, |handle| write_around_holes(handle, &task.node.kind, offset, plain));
+                self.with_file(file, |handle| write_around_holes(handle, &task.node, offset, plain));
             if outcome.is_ok() {
                 super::bump(&self.restore.counts.restored_bytes, plain.len() as u64);
             }
             self.settle(file, outcome)?;
         }
         self.restore.context.progress.add(0, plain.len() as u64);
-        self.blob_done(file)
+        self.blobs_done(file, chunks)
     }
 
     /// A full disk ends the restore; any other failure costs the file.
@@ -347,8 +366,8 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    fn blob_done(&self, file: u32) -> Result<()> {
-        if self.states[file as usize].remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn blobs_done(&self, file: u32, count: u32) -> Result<()> {
+        if self.states[file as usize].remaining.fetch_sub(count, Ordering::AcqRel) == count {
             self.count_written(file);
             self.finish(file)?;
         }
@@ -426,7 +445,9 @@ impl Data<'_, '_> {
             }
         } else {
             let outcome = self.with_file(file, |handle| {
-                handle.set_len(task.node.size())?;
+                if !ends_with_data(task) {
+                    handle.set_len(task.node.size())?;
+                }
                 self.restore.notes(&path, handle.apply(&task.node, &self.restore.apply_options));
                 Ok(())
             });
@@ -441,21 +462,58 @@ impl Data<'_, '_> {
     }
 }
 
+/// Chunks that are written together, and where to.
+struct Run<'a> {
+    to: &'a [(u32, u64)],
+    /// Where they stand in the plaintext.
+    plain: Range<usize>,
+    chunks: u32,
+}
+
+impl<'a> Run<'a> {
+    fn new(first: &'a Wanted, at: usize) -> Self {
+        Self { to: &first.to, plain: at..at + first.place.plain_len as usize, chunks: 1 }
+    }
+
+    /// Whether `next`, of which the plaintext stands at `at`, belongs right behind this, in the one file that wants them.
+    fn is_followed_by(&self, next: &Wanted, at: usize) -> bool {
+        let [(file, offset)] = *self.to else { return false };
+        let is_next = self.plain.end == at && next.to == [(file, offset + self.plain.len() as u64)];
+        is_next && self.plain.len() + next.place.plain_len as usize <= WRITE
+    }
+
+    fn push(&mut self, next: &Wanted) {
+        self.plain.end += next.place.plain_len as usize;
+        self.chunks += 1;
+    }
+}
+
+/// Whether a file that was made anew has its length when its chunks are written.
+fn ends_with_data(task: &FileTask) -> bool {
+    let hole_at_end = match &task.node.kind {
+        NodeKind::File { holes, .. } => {
+            holes.last().is_some_and(|(start, length)| start + length >= task.node.size())
+        }
+        _ => false,
+    };
+    task.existing.is_none() && !hole_at_end
+}
+
 /// Whether what stands there stays, and only what differs is written.
 pub(super) fn is_written_in_place(stat: &Stat) -> bool {
     stat.kind == snap_source::FileType::File && stat.links == 1
 }
 
 /// Writes a chunk that may span holes: `offset` is where its first byte goes.
-fn write_around_holes(
-    file: &TargetFile,
-    kind: &NodeKind,
-    mut offset: u64,
-    mut plain: &[u8],
-) -> io::Result<()> {
-    let holes: &[(u64, u64)] = match kind {
+fn write_around_holes(file: &TargetFile, node: &Node, mut offset: u64, mut plain: &[u8]) -> io::Result<()> {
+    let size = node.size();
+    let holes: &[(u64, u64)] = match &node.kind {
         NodeKind::File { holes, .. } => holes,
         _ => &[],
+    };
+    let write = |bytes: &[u8], offset| match size >= LARGE {
+        true => file.write_at_uncached(bytes, offset),
+        false => file.write_at(bytes, offset),
     };
     let first = holes.partition_point(|(start, _)| *start < offset);
     for (start, length) in &holes[first..] {
@@ -464,8 +522,8 @@ fn write_around_holes(
             break;
         }
         let (now, later) = plain.split_at(before as usize);
-        file.write_at(now, offset)?;
+        write(now, offset)?;
         (offset, plain) = (start + length, later);
     }
-    file.write_at(plain, offset)
+    write(plain, offset)
 }

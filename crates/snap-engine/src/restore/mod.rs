@@ -7,7 +7,6 @@ mod tar;
 mod verify;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -114,26 +113,33 @@ fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> 
     };
     let opened = opened.map_err(|error| EngineError::io("opening the target", bytes, error))?;
     restore.context.progress.begin(Phase::Planning, 0, 0);
-    let plan = plan::plan(restore, path, opened, &mut scratch)?;
-    let lost = data::write_files(restore, &plan, &mut scratch)?;
-    if restore.options.dry_run {
+    let dry_run = restore.options.dry_run;
+    let buffers = data::Spare::default();
+    let mut do_files = |plan: &mut Plan| {
+        let lost = data::write_files(restore, plan, &buffers)?;
+        if restore.options.verify && !dry_run {
+            verify::verify(restore, plan, &lost)?;
+        }
+        plan.files_done(dry_run, &lost);
+        Ok(())
+    };
+    let plan = plan::plan(restore, path, opened, &mut scratch, &mut do_files)?;
+    if dry_run {
         rehearse_links(restore, &plan);
         return Ok(());
     }
-    make_links(restore, &plan, &lost)?;
+    make_links(restore, &plan)?;
     finish_directories(restore, &plan);
-    if restore.options.verify { verify::verify(restore, &plan, &lost) } else { Ok(()) }
+    Ok(())
 }
 
 /// Further names of files, once the first is there.
-fn make_links(restore: &Restore<'_>, plan: &Plan, lost: &HashSet<usize>) -> Result<()> {
-    let lost: HashSet<(u32, &[u8])> =
-        lost.iter().map(|at| (plan.files[*at].dir, plan.files[*at].node.name.as_slice())).collect();
+fn make_links(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
     for task in &plan.links {
         restore.context.check_stop()?;
         let path = plan.dirs.path(task.dir, &task.node.name);
         let (first_dir, first_name) = &task.first;
-        if lost.contains(&(*first_dir, first_name.as_slice())) {
+        if plan.lost.contains(&task.first) {
             let error = io::Error::other("another name of a file that could not be restored");
             restore.failed(&path, &error);
             continue;
@@ -168,16 +174,9 @@ fn rehearse_links(restore: &Restore<'_>, plan: &Plan) {
         let existed = plan.dirs.infos[dir as usize].existed;
         existed.then(|| plan.dirs.open(dir).ok()?.stat_child(name).ok()?).flatten()
     };
-    let replaced: HashSet<(u32, &[u8])> = plan
-        .files
-        .iter()
-        .filter(|task| !task.existing.is_some_and(|stat| data::is_written_in_place(&stat)))
-        .map(|task| (task.dir, task.node.name.as_slice()))
-        .collect();
     for task in &plan.links {
         let existing = stat(task.dir, &task.node.name);
-        let first = stat(task.first.0, &task.first.1)
-            .filter(|_| !replaced.contains(&(task.first.0, task.first.1.as_slice())));
+        let first = stat(task.first.0, &task.first.1).filter(|_| !plan.replaced.contains(&task.first));
         let is_linked = existing.zip(first).is_some_and(|(existing, first)| existing.is_same_file(&first));
         match existing {
             Some(_) if is_linked || restore.options.overwrite == Overwrite::Never => restore.count_skipped(),

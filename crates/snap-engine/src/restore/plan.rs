@@ -1,7 +1,8 @@
 //! Planning: what of the snapshot goes where, compared with what is there. Directories and links are made on the way, files are
-//! left for [`super::data`]. A rehearsal goes the same way and touches nothing.
+//! left for [`super::data`], some at a time, so that memory does not grow with their number. A rehearsal goes the same way and
+//! touches nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use snap_format::{BlobId, Link, Node, NodeKind};
@@ -31,11 +32,42 @@ pub(super) struct LinkTask {
     pub(super) first: (u32, Vec<u8>),
 }
 
-/// What is left to do after planning.
+/// What was planned and is not done yet.
 pub(super) struct Plan {
     pub(super) dirs: Dirs,
     pub(super) files: Vec<FileTask>,
     pub(super) links: Vec<LinkTask>,
+    /// First names of linked files that did not come out whole.
+    pub(super) lost: HashSet<(u32, Vec<u8>)>,
+    /// First names of linked files that a rehearsal would make anew.
+    pub(super) replaced: HashSet<(u32, Vec<u8>)>,
+    /// What the files take in memory, roughly.
+    weight: u64,
+}
+
+/// Memory that a planned file takes with all that writing it needs, and each of its chunks, bytes; measured.
+const FILE_WEIGHT: u64 = 900;
+const CHUNK_WEIGHT: u64 = 400;
+
+/// Does what is planned of files so far, and forgets it.
+pub(super) type DoFiles<'f> = dyn FnMut(&mut Plan) -> Result<()> + 'f;
+
+impl Plan {
+    /// Ends with some files, of which those at the positions `lost` did not come out whole.
+    pub(super) fn files_done(&mut self, is_rehearsal: bool, lost: &HashSet<usize>) {
+        self.weight = 0;
+        for (number, task) in std::mem::take(&mut self.files).into_iter().enumerate() {
+            if task.node.link.is_none() {
+                continue;
+            }
+            let is_new = !task.existing.is_some_and(|stat| super::data::is_written_in_place(&stat));
+            if lost.contains(&number) {
+                self.lost.insert((task.dir, task.node.name));
+            } else if is_rehearsal && is_new {
+                self.replaced.insert((task.dir, task.node.name));
+            }
+        }
+    }
 }
 
 /// What to do with an entry, given what is there.
@@ -52,14 +84,16 @@ struct Planner<'a, 'b> {
     matcher: PathMatcher,
     plan: Plan,
     first_names: HashMap<Link, (u32, Vec<u8>)>,
+    do_files: &'a mut DoFiles<'a>,
 }
 
-/// Plans the restore of `path` (`None`: everything) into `target`.
-pub(super) fn plan(
-    restore: &Restore<'_>,
+/// Plans the restore of `path` (`None`: everything) into `target`, and has `do_files` called for all files in it.
+pub(super) fn plan<'a>(
+    restore: &'a Restore<'_>,
     path: Option<&[u8]>,
     target: Option<(TargetDir, bool)>,
     scratch: &mut Scratch,
+    do_files: &'a mut DoFiles<'a>,
 ) -> Result<Plan> {
     let options = restore.options;
     let roots: Vec<_> = restore.browser.paths().iter().map(|path| super::to_path(path)).collect();
@@ -70,28 +104,37 @@ pub(super) fn plan(
     let existed = target.as_ref().is_some_and(|(_, created)| !created);
     let handle = target.map(|(handle, _)| handle);
     let planner = |node| {
-        let plan = Plan { dirs: Dirs::new(handle, node, existed), files: Vec::new(), links: Vec::new() };
-        Planner { restore, matcher, plan, first_names: HashMap::new() }
+        let plan = Plan {
+            dirs: Dirs::new(handle, node, existed),
+            files: Vec::new(),
+            links: Vec::new(),
+            lost: HashSet::new(),
+            replaced: HashSet::new(),
+            weight: 0,
+        };
+        Planner { restore, matcher, plan, first_names: HashMap::new(), do_files }
     };
-    match found {
+    let mut planner = match found {
         Found::Root => {
             let mut planner = planner(None);
             planner.directory(path, restore.browser.root(), scratch)?;
-            Ok(planner.plan)
+            planner
         }
         Found::Node(node) => match node.tree() {
             Some(tree) => {
                 let mut planner = planner(Some(*node));
                 planner.directory(path, tree, scratch)?;
-                Ok(planner.plan)
+                planner
             }
             None => {
                 let mut planner = planner(None);
                 planner.entry(0, &path, *node, scratch)?;
-                Ok(planner.plan)
+                planner
             }
         },
-    }
+    };
+    (planner.do_files)(&mut planner.plan)?;
+    Ok(planner.plan)
 }
 
 /// The path as the walk spells it: absolute, without doubled or trailing slashes.
@@ -237,7 +280,13 @@ impl Planner<'_, '_> {
                         self.restore.count_skipped();
                         self.adjust(dir, &node);
                     }
-                    Ok(blobs) => self.plan.files.push(FileTask { dir, node, blobs, existing }),
+                    Ok(blobs) => {
+                        self.plan.weight += FILE_WEIGHT + CHUNK_WEIGHT * blobs.len() as u64;
+                        self.plan.files.push(FileTask { dir, node, blobs, existing });
+                        if self.plan.weight > self.restore.context.memory_bytes / 8 {
+                            (self.do_files)(&mut self.plan)?;
+                        }
+                    }
                 }
             }
             (_, Decision::Adjust) => {

@@ -8,14 +8,14 @@ use snap_repo::for_each_parallel;
 
 use super::Restore;
 use super::plan::{FileTask, Plan};
-use crate::{Phase, Result};
+use crate::Result;
 
 /// Reads every file that was written, and not lost, and hashes it again; a difference is a failure of that file.
 pub(super) fn verify(restore: &Restore<'_>, plan: &Plan, lost: &HashSet<usize>) -> Result<()> {
     let written = plan.files.iter().enumerate().filter(|(number, _)| !lost.contains(number));
     let written: Vec<&FileTask> = written.map(|(_, task)| task).collect();
     let bytes = written.iter().map(|task| task.node.size()).sum();
-    restore.context.progress.begin(Phase::ReadingData, written.len() as u64, bytes);
+    restore.expect(written.len() as u64, bytes);
     for_each_parallel(&written, restore.context.threads, |task| {
         restore.context.check_stop()?;
         if let Err(error) = verify_file(restore, plan, task) {

@@ -43,7 +43,7 @@ pub fn replace_all<'a, D: Decide>(
     }
     let mut replaced = Vec::new();
     for (name, snapshots) in domains {
-        let (index, _) = Index::load(repository)?;
+        let (index, _) = Index::load(repository, None)?;
         let options = WriterOptions { domain: Some(name.to_owned()), ..WriterOptions::default() };
         let writer = Writer::begin(repository, index, None, options)?;
         let reader = BlobReader::new(repository.clone(), Arc::clone(writer.index()));

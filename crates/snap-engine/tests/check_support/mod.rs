@@ -109,7 +109,7 @@ impl Fixture {
 }
 
 pub fn begin(repository: &Repository) -> Writer {
-    let (index, findings) = Index::load(repository).unwrap();
+    let (index, findings) = Index::load(repository, None).unwrap();
     assert_eq!(findings, []);
     let options = WriterOptions { pack_target: 1 << 20, uploads: 1, ..WriterOptions::default() };
     Writer::begin(repository, index, None, options).unwrap()
@@ -217,7 +217,7 @@ pub fn brief(report: &CheckReport) -> Vec<String> {
 
 /// Reads every file that no finding names, of every snapshot that is there, and compares it. Returns how many.
 pub fn read_the_rest(repository: &Repository, fixture: &Fixture, report: &CheckReport) -> usize {
-    let (index, _) = Index::load(repository).unwrap();
+    let (index, _) = Index::load(repository, None).unwrap();
     let index = Arc::new(index);
     let mut scratch = Scratch::new(3).unwrap();
     let mut read = 0;

@@ -185,7 +185,7 @@ impl Lab {
     /// Restores the source directory as it is in the snapshot at `number`, oldest first, of `backend`.
     pub fn restore_over(&self, backend: &Arc<dyn Backend>, number: usize, to: &Path) -> RestoreReport {
         let repository = Repository::open(Arc::clone(backend), &self.secret).unwrap();
-        let (index, findings) = Index::load(&repository).unwrap();
+        let (index, findings) = Index::load(&repository, None).unwrap();
         assert_eq!(findings, []);
         let set = repository.snapshots().unwrap();
         let browser = Browser::open(&repository, Arc::new(index), &set.snapshots[number]).unwrap();
@@ -217,7 +217,7 @@ impl Lab {
 
     pub fn browser(&self) -> Browser {
         let repository = self.repository();
-        let (index, findings) = Index::load(&repository).unwrap();
+        let (index, findings) = Index::load(&repository, None).unwrap();
         assert_eq!(findings, []);
         Browser::open(&repository, Arc::new(index), &self.latest()).unwrap()
     }

@@ -13,9 +13,15 @@ use super::{Alerts, App, Config, Dataset, DatasetSource, Unread};
 use crate::copies::MAIN_COPY;
 use crate::names::{DATASET_RULE, NAME_RULE, did_you_mean, is_dataset_name, is_name};
 use crate::secret::credential_names;
-use crate::{Credentials, KeyConfig, KeyRef, ResolvedCopy, Retention, SecretRef, SecretText, SecretUri};
+use crate::{
+    Credentials, Interval, KeyConfig, KeyRef, LockConfig, ResolvedCopy, Retention, SecretRef, SecretText,
+    SecretUri,
+};
 
 type Text = Spanned<String>;
+
+/// The longest lock that may be asked for: a slip of the pen must not cost ten years of storage.
+const MAX_LOCK_SECS: u64 = 366 * 86_400;
 
 struct Builder<'a> {
     /// The directory of the file.
@@ -59,6 +65,7 @@ impl Builder<'_> {
             password_file: raw.password_file,
             password_command: raw.password_command,
         });
+        let lock_span = raw.lock.as_ref().map(Spanned::span);
         let single = RawCopy {
             name: Spanned::new(span.clone(), MAIN_COPY.to_owned()),
             uri: raw.uri,
@@ -67,6 +74,8 @@ impl Builder<'_> {
             location: raw.location,
             account: raw.account,
             immutable: raw.immutable.as_ref().is_some_and(|it| *it.get_ref()),
+            lock: raw.lock,
+            lock_mode: raw.lock_mode,
             credentials: raw.credentials,
             retention: None,
             key_file: None,
@@ -74,9 +83,11 @@ impl Builder<'_> {
             password_file: None,
             password_command: None,
         };
-        let first_of_single = [&single.uri, &single.path, &single.media, &single.location, &single.account];
+        let first_of_single =
+            [&single.uri, &single.path, &single.media, &single.location, &single.account, &single.lock_mode];
         let first_of_single = first_of_single.into_iter().flatten().map(Spanned::span).next();
         let first_of_single = first_of_single.or_else(|| raw.immutable.as_ref().map(Spanned::span));
+        let first_of_single = first_of_single.or(lock_span);
         let first_of_single = first_of_single.or_else(|| single.credentials.keys().next().map(Spanned::span));
         if raw.copies.is_empty() {
             let is_named = single.uri.is_some() || single.path.is_some();
@@ -136,6 +147,7 @@ impl Builder<'_> {
             }
         };
         let uri = SecretUri::new(uri?);
+        let lock = self.lock(raw.lock, raw.lock_mode, &uri);
         Some(ResolvedCopy {
             name: raw.name.into_inner(),
             credentials: self.credentials(raw.credentials, &uri),
@@ -144,6 +156,7 @@ impl Builder<'_> {
             location: self.label(raw.location),
             account: self.label(raw.account),
             immutable: raw.immutable,
+            lock,
             retention,
             keys: own.or(keys),
         })
@@ -273,6 +286,38 @@ impl Builder<'_> {
             self.problems.add(raw.span(), "it is empty, or has control characters");
         }
         Some(raw.into_inner().trim().to_owned())
+    }
+
+    fn lock(
+        &mut self,
+        length: Option<Spanned<Interval>>,
+        mode: Option<Text>,
+        uri: &SecretUri,
+    ) -> Option<LockConfig> {
+        let is_final = match mode.as_ref().map(|mode| mode.get_ref().as_str()) {
+            None | Some("compliance") => true,
+            Some("governance") => false,
+            Some(other) => {
+                let message = not_allowed("lock-mode", other, &["compliance", "governance"]);
+                self.problems.add(mode.as_ref()?.span(), message);
+                return None;
+            }
+        };
+        let Some(length) = length else {
+            if let Some(mode) = mode {
+                self.problems.add(mode.span(), "lock-mode says how, and nothing says how long: add lock");
+            }
+            return None;
+        };
+        let locks = uri.expose().to_ascii_lowercase().starts_with("s3://");
+        if !locks {
+            self.problems.add(length.span(), "only s3:// has locks");
+        } else if length.get_ref().seconds() > MAX_LOCK_SECS {
+            let message =
+                "a lock longer than a year: nobody could shorten it. Runs make locks longer as time goes on";
+            self.problems.add(length.span(), message);
+        }
+        Some(LockConfig { length: length.into_inner(), is_final })
     }
 
     fn retention(&mut self, raw: Option<Spanned<Retention>>) -> Option<Retention> {

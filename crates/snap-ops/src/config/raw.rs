@@ -31,6 +31,8 @@ pub(super) struct RawRepository {
     pub location: Option<Text>,
     pub account: Option<Text>,
     pub immutable: Option<Spanned<bool>>,
+    pub lock: Option<Spanned<Interval>>,
+    pub lock_mode: Option<Text>,
     #[serde(default)]
     pub credentials: BTreeMap<Text, SecretText>,
     pub key_file: Option<Text>,
@@ -52,6 +54,8 @@ pub(super) struct RawCopy {
     pub account: Option<Text>,
     #[serde(default)]
     pub immutable: bool,
+    pub lock: Option<Spanned<Interval>>,
+    pub lock_mode: Option<Text>,
     #[serde(default)]
     pub credentials: BTreeMap<Text, SecretText>,
     pub retention: Option<Spanned<Retention>>,

@@ -96,6 +96,8 @@ fn copy(copy: &ResolvedCopy, of_repository: &KeyConfig) -> Table {
     out.text("location", copy.location.as_ref());
     out.text("account", copy.account.as_ref());
     out.flag("immutable", copy.immutable);
+    out.text("lock", copy.lock.map(|lock| lock.length));
+    out.text("lock-mode", copy.lock.filter(|lock| !lock.is_final).map(|_| "governance"));
     out.table("credentials", credentials(&copy.credentials));
     out.table("retention", copy.retention.as_ref().map(retention).unwrap_or_default());
     if copy.keys != *of_repository {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CopyFacts, DatasetPolicy, Evidence, Group, Immutable, PolicyCode, PolicyFinding, SnapshotFacts,
-    SourceFacts,
+    CopyFacts, DatasetPolicy, Evidence, Group, Immutable, LockFacts, PolicyCode, PolicyFinding,
+    SnapshotFacts, SourceFacts,
 };
 
 /// Copies that must hold the newest snapshot: with the source they are three.
@@ -55,7 +55,13 @@ pub fn judge(group: Group, source: &SourceFacts, copies: &[CopyFacts]) -> Datase
     let mut short = |is_short: bool, code| {
         if is_short {
             let copies = names(&holding);
-            findings.push(PolicyFinding { code, with_source: false, copies, evidence: Vec::new() });
+            findings.push(PolicyFinding {
+                code,
+                with_source: false,
+                copies,
+                evidence: Vec::new(),
+                why: None,
+            });
         }
     };
     let never = group.newest.is_none() && silent.is_empty();
@@ -63,10 +69,22 @@ pub fn judge(group: Group, source: &SourceFacts, copies: &[CopyFacts]) -> Datase
     short(!never && media(source, &hopeful).len() < WANTED_MEDIA, PolicyCode::OneMedium);
     short(!never && elsewhere(source, &hopeful).is_empty(), PolicyCode::NoneElsewhere);
 
-    let immutable = |copy: &&CopyFacts| match held(copy).and_then(|it| it.locked_until) {
-        Some(until) => Immutable::Until(until),
-        None if copy.is_declared_immutable => Immutable::Declared,
-        None => Immutable::No,
+    for copy in holding.iter().filter(|copy| copy.is_declared_immutable) {
+        if let Some(SnapshotFacts { lock: LockFacts::Open(why), .. }) = held(copy) {
+            findings.push(PolicyFinding {
+                code: PolicyCode::NotImmutable,
+                with_source: false,
+                copies: vec![copy.name.clone()],
+                evidence: Vec::new(),
+                why: Some(why),
+            });
+        }
+    }
+    let immutable = |copy: &&CopyFacts| match held(copy).map(|it| it.lock).unwrap_or_default() {
+        LockFacts::Until { time, is_final: true } => Immutable::Until(time),
+        LockFacts::Until { time, is_final: false } => Immutable::Governed(time),
+        LockFacts::NotAsked if copy.is_declared_immutable => Immutable::Declared,
+        LockFacts::NotAsked | LockFacts::Open(_) => Immutable::No,
     };
     DatasetPolicy {
         media: media(source, &holding),
@@ -87,7 +105,8 @@ fn co_located(source: &SourceFacts, copies: &[CopyFacts]) -> Vec<PolicyFinding> 
     let mut add = |with_source, copies: &[&CopyFacts], evidence: Vec<Evidence>| {
         if !evidence.is_empty() {
             let copies = copies.iter().map(|it| it.name.clone()).collect();
-            out.push(PolicyFinding { code: PolicyCode::CoLocated, with_source, copies, evidence });
+            let code = PolicyCode::CoLocated;
+            out.push(PolicyFinding { code, with_source, copies, evidence, why: None });
         }
     };
     for copy in copies {

@@ -48,8 +48,25 @@ pub struct SnapshotFacts {
     pub time: Time,
     /// Its time lies ahead of the store's.
     pub is_from_the_future: bool,
-    /// Nothing that it needs can be deleted from this copy before then, as the store itself says. Nobody asks yet.
-    pub locked_until: Option<Time>,
+    /// What keeps it from being deleted from this copy.
+    pub lock: LockFacts,
+}
+
+/// What the store itself says of all that a snapshot needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LockFacts {
+    /// Nobody asked, or it cannot be asked.
+    #[default]
+    NotAsked,
+    /// Something that it needs can be deleted, and why.
+    Open(String),
+    /// Nothing that it needs can be deleted before then.
+    Until {
+        /// When the first lock ends.
+        time: Time,
+        /// Nobody can end one before; else whoever may bypass governance can.
+        is_final: bool,
+    },
 }
 
 /// What is known of a source.
@@ -104,7 +121,9 @@ pub enum Immutable {
     No,
     /// The configuration says so, and nobody has tried.
     Declared,
-    /// The store says so, of all that the newest snapshot needs.
+    /// The store says so, of all that the newest snapshot needs; whoever may bypass governance can all the same.
+    Governed(Time),
+    /// The store says so, and nobody can change it.
     Until(Time),
 }
 
@@ -119,6 +138,8 @@ pub struct PolicyFinding {
     pub copies: Vec<String>,
     /// What they share.
     pub evidence: Vec<Evidence>,
+    /// Why, where code and evidence do not tell.
+    pub why: Option<String>,
 }
 
 /// Kinds of [`PolicyFinding`].
@@ -132,6 +153,8 @@ pub enum PolicyCode {
     OneMedium,
     /// No copy is elsewhere.
     NoneElsewhere,
+    /// A copy is called immutable, and something can be deleted from it.
+    NotImmutable,
 }
 
 impl PolicyCode {
@@ -142,6 +165,7 @@ impl PolicyCode {
             Self::FewCopies => "few-copies",
             Self::OneMedium => "one-medium",
             Self::NoneElsewhere => "none-elsewhere",
+            Self::NotImmutable => "not-immutable",
         }
     }
 }
@@ -164,6 +188,11 @@ impl PolicyFinding {
             PolicyCode::NoneElsewhere => {
                 "no copy is known to be elsewhere than the source: 3-2-1 wants one".to_owned()
             }
+            PolicyCode::NotImmutable => format!(
+                "the copy {} is called immutable, and its newest snapshot can be deleted: {}",
+                self.copies.join(", "),
+                self.why.as_deref().unwrap_or("it is not locked")
+            ),
             PolicyCode::CoLocated => {
                 let copies = self.copies.join(" and the copy ");
                 let source = if self.with_source { "the source and " } else { "" };

@@ -26,7 +26,7 @@ fn snapshot(id: u8, secs: i64) -> SnapshotFacts {
         host: "web1".into(),
         time: Time::new(secs, 0),
         is_from_the_future: false,
-        locked_until: None,
+        lock: LockFacts::NotAsked,
     }
 }
 
@@ -226,8 +226,24 @@ fn a_declaration_is_less_than_a_proof() {
     assert_eq!(judged(&here, std::slice::from_ref(&plain)).immutable, Immutable::No);
     assert_eq!(judged(&here, &[plain.clone(), declared.clone()]).immutable, Immutable::Declared);
     let mut proven = plain.clone();
-    proven.snapshots.as_mut().unwrap()[0].locked_until = Some(Time::new(9, 0));
-    assert_eq!(judged(&here, &[proven, declared.clone()]).immutable, Immutable::Until(Time::new(9, 0)));
+    let lock = |it: &mut CopyFacts, lock| it.snapshots.as_mut().unwrap()[0].lock = lock;
+    let until = |is_final| LockFacts::Until { time: Time::new(9, 0), is_final };
+    lock(&mut proven, until(true));
+    assert_eq!(
+        judged(&here, &[proven.clone(), declared.clone()]).immutable,
+        Immutable::Until(Time::new(9, 0))
+    );
+    lock(&mut proven, until(false));
+    assert_eq!(judged(&here, &[proven, declared.clone()]).immutable, Immutable::Governed(Time::new(9, 0)));
+    // What the store contradicts is a finding, and counts for nothing.
+    let mut contradicted = declared.clone();
+    lock(&mut contradicted, LockFacts::Open("packs/1 is not locked".into()));
+    let policy = judged(&here, &[plain.clone(), contradicted.clone()]);
+    assert_eq!((policy.immutable, policy.findings.len()), (Immutable::No, 1));
+    assert_eq!(policy.findings[0].code, PolicyCode::NotImmutable);
+    assert!(policy.findings[0].message().contains("packs/1 is not locked"));
+    contradicted.is_declared_immutable = false;
+    assert_eq!(judged(&here, &[plain.clone(), contradicted]).findings, []);
     // What does not hold the newest snapshot protects nothing.
     declared.snapshots = Ok(Vec::new());
     assert_eq!(judged(&here, &[plain, declared]).immutable, Immutable::No);

@@ -32,6 +32,7 @@ pub struct Foundations {
     pub patches: Vec<Patch>,
     /// Objects in `epochs/` whose bytes are not what their names say, and that nothing names.
     pub stray_epochs: Vec<ObjectId>,
+    give_up: bool,
 }
 
 /// What was read.
@@ -45,10 +46,17 @@ struct Found {
 
 impl Foundations {
     /// Looks at config and epochs, and finds out how to bring back what is lost: a config from its twin or from the epochs, an
-    /// epoch from the caches below `caches`. A config from epochs is believed if `secret` opens what it leads to.
-    pub fn examine(backend: &Arc<dyn Backend>, secret: &Secret, caches: Option<&Path>) -> Result<Self> {
+    /// epoch from the caches below `caches`. A config from epochs is believed if `secret` opens what it leads to. With `give_up`
+    /// it goes on without epochs that something names and that are nowhere, but for the first: whoever can write to the store
+    /// can make up names.
+    pub fn examine(
+        backend: &Arc<dyn Backend>,
+        secret: &Secret,
+        caches: Option<&Path>,
+        give_up: bool,
+    ) -> Result<Self> {
         let mut found = read(backend.as_ref())?;
-        let mut out = Self::default();
+        let mut out = Self { give_up, ..Self::default() };
         if let (Some(config), Some(bytes)) = (found.config.clone(), found.whole.clone()) {
             out.restore_configs(&found, &bytes, "the other one");
             out.restore_epochs(&mut found, config.repository, config.first_epoch, caches)?;
@@ -58,7 +66,7 @@ impl Foundations {
             return Err(RepoError::NoRepository(backend.location()));
         }
         for config in configs_of(&found.epochs)? {
-            let mut attempt = Self::default();
+            let mut attempt = Self { give_up, ..Self::default() };
             let mut bytes = config.encode();
             bytes.extend_from_slice(&hash(&bytes));
             attempt.restore_configs(
@@ -131,6 +139,9 @@ impl Foundations {
                     lost.insert(id, finding);
                 }
             }
+        }
+        if self.give_up {
+            lost.retain(|id, _| *id == first);
         }
         match lost.into_values().min() {
             Some(mut finding) => {

@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fstatvfs, seek};
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev2, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::{has_code, open_at, open_path_only, proc_path, replaced, stat_fd, without_atime};
@@ -40,6 +40,41 @@ pub(crate) fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io:
         }
     }
     Ok(filled)
+}
+
+/// As [`read_at`]; the second number says how many bytes, from the first on, were in the page cache before. Where the file
+/// system cannot tell: all of them.
+pub(crate) fn read_at_noting_cache(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<(usize, usize)> {
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let cached = match preadv2(fd, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(count) => count,
+        Err(Errno::AGAIN | Errno::INTR) => 0,
+        Err(_) => return read_at(fd, buffer, offset).map(|read| (read, read)),
+    };
+    let rest = read_at(fd, &mut buffer[cached..], offset + cached as u64)?;
+    Ok((cached + rest, cached))
+}
+
+/// As [`write_at`], for bytes that nobody reads soon: where the kernel can (`RWF_DONTCACHE`, since Linux 6.14), they go to
+/// the disk at once and their pages are used again.
+pub(crate) fn write_at_uncached(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    let dont_cache = ReadWriteFlags::from_bits_retain(0x80);
+    while !bytes.is_empty() {
+        match retry_on_intr(|| pwritev2(fd, &[io::IoSlice::new(bytes)], offset, dont_cache)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return write_at(fd, bytes, offset),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn write_at(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
@@ -87,17 +122,22 @@ pub(crate) fn advise_sequential(fd: BorrowedFd<'_>) {
     let _ = fadvise(fd, 0, None, Advice::Sequential);
 }
 
+/// Keeps the kernel from reading more than it is asked for.
+pub(crate) fn advise_random(fd: BorrowedFd<'_>) {
+    let _ = fadvise(fd, 0, None, Advice::Random);
+}
+
 pub(crate) fn drop_cache(fd: BorrowedFd<'_>, offset: u64, length: u64) {
     if let Some(length) = NonZeroU64::new(length) {
         let _ = fadvise(fd, offset, Some(length), Advice::DontNeed);
     }
 }
 
-/// Whether the byte at `offset` could be read without waiting for the disk.
+/// Whether the byte at `offset` could be read without waiting for the disk; where the file system cannot tell, yes.
 pub(crate) fn is_cached(fd: BorrowedFd<'_>, offset: u64) -> bool {
     let mut byte = [0_u8];
     let mut slices = [io::IoSliceMut::new(&mut byte)];
-    preadv2(fd, &mut slices, offset, ReadWriteFlags::NOWAIT).is_ok()
+    preadv2(fd, &mut slices, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
 }
 
 /// Reserves space. "Cannot" is not an error; "no space" is, and is known before anything is taken: some

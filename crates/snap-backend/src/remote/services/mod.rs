@@ -17,7 +17,7 @@ use super::credentials::{Credentials, Secrets};
 use super::error::{classify, describe};
 use super::object_store::ObjectStore;
 use super::uri::config_error;
-use super::{Uri, runtime};
+use super::{ObjectLock, Uri, runtime};
 use crate::{Backend, BackendError, ErrorKind, OpenOptions, Operation};
 
 /// What may stand before `://`.
@@ -38,7 +38,8 @@ pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backe
             return Err(config_error(format!("unknown scheme `{}://`; known are {known}://", uri.scheme)));
         }
     };
-    let transport = http_transport(&credentials);
+    let transport =
+        http_client(&credentials).map(|client| HttpTransporter::new(ReqwestTransport::new(client)));
     let secrets = credentials.into_secrets();
     let location = uri.redacted();
     let operator = operator.map_err(|error| error.into_backend_error(&secrets).with_location(&location))?;
@@ -49,6 +50,19 @@ pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backe
     let timeout = options.request_timeout;
     let operator = operator.with_context(context);
     Ok(Arc::new(ObjectStore { operator, handle, location, secrets, timeout, staged }))
+}
+
+/// The versions and locks of the store that `uri` names, where it has such things.
+pub(crate) fn open_object_lock(
+    uri: &Uri,
+    options: &OpenOptions<'_>,
+) -> Result<Option<ObjectLock>, BackendError> {
+    if uri.scheme != "s3" {
+        return Ok(None);
+    }
+    let credentials = Credentials::new(options);
+    let client = http_client(&credentials)?;
+    s3::object_lock(uri, credentials, client).map(Some)
 }
 
 /// What building an operator can end with.
@@ -87,7 +101,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// HTTP/1.1 over rustls with ring and the system's certificates; proxies only as the caller's environment
 /// names them.
-fn http_transport(credentials: &Credentials<'_>) -> Result<HttpTransporter, BackendError> {
+fn http_client(credentials: &Credentials<'_>) -> Result<reqwest::Client, BackendError> {
     // Fails only if the process has chosen a provider already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
@@ -102,8 +116,7 @@ fn http_transport(credentials: &Credentials<'_>) -> Result<HttpTransporter, Back
     if let Some(proxy) = credentials.plain(&["http_proxy"]) {
         client = client.proxy(reqwest::Proxy::http(proxy).map_err(refused)?.no_proxy(except));
     }
-    let client = client.build().map_err(|error| {
+    client.build().map_err(|error| {
         BackendError::new(ErrorKind::Other, Operation::Open).with_source(error.without_url())
-    })?;
-    Ok(HttpTransporter::new(ReqwestTransport::new(client)))
+    })
 }
