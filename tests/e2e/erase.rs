@@ -38,7 +38,7 @@ fn made() -> (Lab, Vec<String>) {
 }
 
 fn erase(lab: &Lab, more: &[&str]) -> Ran {
-    lab.run("owner", &[&["erase", "--reason", "a test"], more].concat())
+    lab.run("owner", &[&["erase", "--reason", "a test"][..], more].concat())
 }
 
 fn listed(lab: &Lab) -> Vec<Value> {

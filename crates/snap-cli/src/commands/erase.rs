@@ -75,7 +75,7 @@ fn plan(
     args: &EraseArgs,
     opened: &Opened,
     paths: Vec<Vec<u8>>,
-    observer: &CliObserver<'_>,
+    observer: &CliObserver,
 ) -> Result<ErasePlan, Failure> {
     let filter =
         FilterArgs { host: args.host.clone(), dataset: args.dataset.clone(), ..FilterArgs::default() };

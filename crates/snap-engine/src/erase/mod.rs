@@ -169,7 +169,7 @@ impl ErasePlan {
         let is_pinned = |erased: &&Erased| overlays.pin(&erased.snapshot.id, options.now).is_some();
         if let Some(pinned) = erased.iter().find(is_pinned).filter(|_| !options.pinned) {
             let id = &pinned.snapshot.id.to_hex()[..12];
-            let message = format!("the snapshot {id} is pinned, and something of it would be erased");
+            let message = format!("the snapshot {id} is pinned: --pinned erases from it nevertheless");
             return Err(EngineError::Pinned(message));
         }
         Ok(Self { erased, leftovers, overlays, options, freed_bytes })

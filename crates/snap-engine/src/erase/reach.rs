@@ -80,7 +80,7 @@ impl Walk<'_> {
                 TreeBlob::Content(ids) => ids.into_iter().for_each(&mut *each),
                 TreeBlob::Leaf(nodes) => {
                     for node in nodes {
-                        let below = path.as_ref().map(|path| [path, &b"/"[..], &node.name].concat());
+                        let below = path.as_ref().map(|path| [path.as_slice(), b"/", &node.name].concat());
                         if below.as_ref().is_some_and(|below| skip.contains(below)) {
                             continue;
                         }
