@@ -3,6 +3,7 @@
 
 mod conditions;
 mod config;
+mod copies;
 mod erase;
 mod golden;
 mod heal;
@@ -11,7 +12,9 @@ mod keys;
 mod kill;
 mod lab;
 mod least;
+mod look;
 mod policy;
+mod prune;
 mod repair;
 mod retention;
 mod roles;

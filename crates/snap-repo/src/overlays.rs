@@ -20,6 +20,8 @@ pub struct Overlays {
     pins: HashMap<ObjectId, Option<Pin>>,
     tags: HashMap<ObjectId, Vec<String>>,
     forgotten: HashSet<ObjectId>,
+    /// By owners who were removed since, too.
+    ever_forgotten: HashSet<ObjectId>,
     /// By the new snapshot.
     replaced: HashMap<ObjectId, Replacement>,
     newest: Option<Time>,
@@ -43,6 +45,11 @@ impl Overlays {
     /// owner forgot who was removed since is not to be deleted on his word.
     pub fn was_forgotten(&self, snapshot: &ObjectId) -> bool {
         self.forgotten.contains(snapshot)
+    }
+
+    /// All that were forgotten, whether they are still there or not, by whoever was an owner then.
+    pub fn ever_forgotten(&self) -> &HashSet<ObjectId> {
+        &self.ever_forgotten
     }
 
     /// What a snapshot stands in place of, if somebody who is an owner now put it there.
@@ -85,8 +92,12 @@ impl Overlays {
             self.newest = self.newest.max(Some(record.time));
         }
         match body {
-            RecordBody::Forget(ids) if by_an_owner_of_now => self.forgotten.extend(ids),
-            RecordBody::Forget(_) => {}
+            RecordBody::Forget(ids) => {
+                self.ever_forgotten.extend(&ids);
+                if by_an_owner_of_now {
+                    self.forgotten.extend(ids);
+                }
+            }
             RecordBody::Replace(pairs, _) if by_an_owner_of_now => {
                 self.replaced.extend(pairs.into_iter().map(|pair| (pair.new, pair)));
             }
