@@ -176,3 +176,88 @@ fn copies_that_still_have_it_are_named() {
     let ran = crate::lab::finish(command.env_remove("SNAP_REPO").output().unwrap());
     assert_eq!(ran.summary(0)["copies_left"], serde_json::json!(["cloud"]));
 }
+
+fn stored_bytes(repository: &Path) -> u64 {
+    files_below(&repository.join("packs")).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum()
+}
+
+#[test]
+fn the_bytes_go_after_the_grace() {
+    let (lab, _) = made();
+    let (repo, secret) = (lab.path("repo"), lab.path("source/dir/secret"));
+    let done = erase(&lab, &["--path", text(&secret), "--yes"]);
+    let copy = &done.summary(0)["copies"][0];
+    assert_eq!((&copy["state"], &copy["lock"]), (&"erased".into(), &Value::Null));
+    assert!(
+        copy["packs"].as_u64().unwrap() >= 2 && copy["packs_bytes"].as_u64().unwrap() > 2 * SECRET as u64
+    );
+    let after: jiff::Timestamp = copy["deletable_after"].as_str().unwrap().parse().unwrap();
+    let hours = after.duration_since(jiff::Timestamp::now()).as_hours();
+    assert!((22..=23).contains(&hours), "{hours}");
+    assert!(stored_bytes(&repo) > 2 * SECRET as u64);
+    lab.run("owner", &["prune", "--grace", "0"]).summary(0);
+    assert!(stored_bytes(&repo) < 100_000, "{}", stored_bytes(&repo));
+    assert_eq!(lab.run("owner", &["check", "--read-data"]).summary(0)["findings"], 0);
+
+    // At once, and a small file, which lies in a group with others.
+    let (lab, _) = made();
+    let other = lab.path("source/dir/other");
+    let done = erase(&lab, &["--path", text(&other), "--path", text(&secret), "--grace", "0", "--yes"]);
+    let copy = &done.summary(0)["copies"][0];
+    assert_eq!((&copy["packs"], &copy["deletable_after"]), (&0.into(), &Value::Null));
+    assert!(stored_bytes(&lab.path("repo")) < 100_000);
+    assert_eq!(lab.run("owner", &["check", "--read-data"]).summary(0)["findings"], 0);
+}
+
+#[test]
+fn all_copies_that_can_be_reached_lose_it() {
+    let lab = Lab::new();
+    let toml = format!(
+        "[repository]\nkey-file = \"{}\"\n\n[[repository.copies]]\nname = \"disk\"\npath = \"repo\"\n\n\
+         [[repository.copies]]\nname = \"second\"\npath = \"second\"\n",
+        lab.path("owner.key").display(),
+    );
+    std::fs::write(lab.path("snap.toml"), toml).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = lab.command("owner", &[args, &["--json"]].concat());
+        crate::lab::finish(command.env_remove("SNAP_REPO").output().unwrap())
+    };
+    run(&["init", "--copy", "disk"]).summary(0);
+    run(&["init", "--copy", "second", "--copy-of", "disk"]).summary(0);
+    std::fs::create_dir_all(lab.path("source/dir")).unwrap();
+    let secret = lab.path("source/dir/secret");
+    std::fs::write(lab.path("source/dir/other"), "other").unwrap();
+    std::fs::write(&secret, noise(5, SECRET)).unwrap();
+    let old = snapshot(&run(&["backup", "source"]));
+    let erase = ["erase", "--reason", "r", "--path", text(&secret), "--grace", "0", "--yes"];
+    let all = |copy: &str| -> Vec<Value> {
+        let ran = run(&["snapshots", "--copy", copy]);
+        ran.summary(0);
+        events(&ran, "snapshot").iter().map(|line| line["id"].clone()).collect()
+    };
+
+    // One is away: the other is done, and it is told.
+    std::fs::rename(lab.path("second"), lab.path("away")).unwrap();
+    let done = run(&erase);
+    let summary = done.summary(0);
+    assert_eq!(summary["copies_left"], serde_json::json!(["second"]));
+    let states: Vec<&Value> = summary["copies"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["erased", "left"]);
+    assert!(done.stderr.contains("second"), "{}", done.stderr);
+    std::fs::rename(lab.path("away"), lab.path("second")).unwrap();
+    assert_eq!(all("second"), [old.as_str()]);
+
+    // Then the rest, with the same snapshot in its place.
+    let done = run(&erase);
+    let summary = done.summary(0);
+    let states: Vec<&Value> = summary["copies"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["nothing", "erased"]);
+    assert_eq!(summary["copies_left"], serde_json::json!([]));
+    assert_eq!(all("disk"), all("second"));
+    assert_ne!(all("disk"), [old.as_str()]);
+    for copy in ["disk", "second"] {
+        assert_eq!(run(&["check", "--read-data", "--copy", copy]).summary(0)["findings"], 0);
+    }
+    assert!(stored_bytes(&lab.path("repo")) < 100_000 && stored_bytes(&lab.path("second")) < 100_000);
+    assert_eq!(run(&erase).code, 1, "it is nowhere any more");
+}

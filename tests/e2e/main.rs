@@ -18,3 +18,4 @@ mod prune;
 mod repair;
 mod retention;
 mod roles;
+mod unexpected;

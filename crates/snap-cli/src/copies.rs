@@ -76,7 +76,8 @@ pub fn open(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, F
     Ok(copies)
 }
 
-fn in_words(failure: &Failure) -> String {
+/// A failure with its causes, in one line.
+pub fn in_words(failure: &Failure) -> String {
     [vec![failure.message.clone()], failure.causes.clone()].concat().join(": ")
 }
 
@@ -222,6 +223,11 @@ impl Copies {
     /// The first that is open.
     pub fn first(&self) -> &Opened {
         &self.opened[0]
+    }
+
+    /// Those that cannot be written: their names, and why.
+    pub fn absent(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.absent.iter().map(|absent| (self.names[absent.position].as_str(), absent.why.as_str()))
     }
 
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.

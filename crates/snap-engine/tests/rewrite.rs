@@ -54,6 +54,7 @@ fn take_out(repository: &Repository, path: &str, now: Time) -> snap_engine::Resu
         overlays: &overlays,
         reason: "a test",
         now,
+        cache: None,
     };
     fn change<'a>(old: &'a Snapshot, body: snap_format::Body, new: &Rewritten) -> Option<Change<'a>> {
         (new.root != body.root).then(|| Change {

@@ -2,16 +2,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::values::Grace;
+
 const ERASE_HELP: &str = "\
-Writes the snapshots anew without what is erased, in the same place of their series, and forgets the old ones. A path is that of a
-file or of a directory with all that is below; patterns are not taken. Other names of a hard-linked file are others.
-The bytes are gone once `snap prune` has run, here and on each copy. The next backup stores the path again, unless it is
-excluded. Needs an owner's key.
+Writes the snapshots anew without what is erased, in the same place of their series, and forgets the old ones; in all copies
+that can be reached, or the one that --copy names. A path is that of a file or of a directory with all that is below; patterns
+are not taken. Other names of a hard-linked file are others.
+Then it prunes: the packs that hold what was erased hold nothing else by then, and the first prune after the grace deletes them.
+It says which copies still hold the bytes, and until when; locks of a bucket cannot be cut short. The next backup stores the path
+again, unless it is excluded. Needs an owner's key.
 
 Examples:
   snap erase --path /srv/app/customers.csv --reason 'request of 2026-11-20' --dry-run
   snap erase --path /home/ann --host web1 --reason 'she left' --yes
-  snap erase --dataset orders --from 2025-01-01 --to 2025-06-30 --reason 'retention' --yes";
+  snap erase --dataset orders --from 2025-01-01 --to 2025-06-30 --reason 'retention' --yes
+  snap erase --path /srv/key.pem --reason 'leaked' --grace 0 --yes";
 
 /// What `erase` takes.
 #[derive(Debug, Args)]
@@ -40,6 +45,10 @@ pub struct EraseArgs {
     /// Why; kept in a signed record.
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
+
+    /// How long what held it waits for its deletion, such as 48h or 7d; 0 deletes at once [default: 23h].
+    #[arg(long, value_name = "DURATION")]
+    pub grace: Option<Grace>,
 
     /// Pinned snapshots too; those that stay in part stay pinned.
     #[arg(long)]

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::args::RepairArgs;
 use crate::exit::Exit;
 use crate::render::{CliObserver, json, text};
-use crate::{repo, system};
+use crate::{locks, repo, system};
 
 /// Lost files that are named; all of them with `--json`.
 const SHOWN_LOST: usize = 1000;
@@ -20,7 +20,8 @@ pub fn run(app: &App, args: &RepairArgs) -> Outcome {
         RepairOptions { dry_run: args.dry_run, give_up_epochs: args.give_up_epochs, now: system::now() };
     let observer = CliObserver::without_findings(app);
     let repository = &opened.repository;
-    let mut report = app.engine(&observer, |context| repair(repository, &options, context))?;
+    let cache = opened.cache.as_ref();
+    let mut report = app.engine(&observer, |context| repair(repository, cache, &options, context))?;
     if !args.dry_run {
         foundations.remove_strays(repository)?;
     }
@@ -34,8 +35,10 @@ pub fn run(app: &App, args: &RepairArgs) -> Outcome {
         _ => Exit::Damage,
     };
     let ids = |(old, new): &(ObjectId, ObjectId)| json!({ "old": old.to_hex(), "new": new.to_hex() });
+    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
     let summary = json::object(json!({
         "dry_run": args.dry_run,
+        "locks": locks,
         "repaired": report.actions.len(),
         "lost": report.lost_count,
         "rewritten": report.rewritten.iter().map(ids).collect::<Vec<_>>(),

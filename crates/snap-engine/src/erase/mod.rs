@@ -1,21 +1,24 @@
 //! Taking paths, or whole snapshots, out of a repository: a plan, shown, then carried out.
 //!
 //! Snapshots are written anew without what is erased, and the old ones forgotten; one of which nothing would be left goes.
-//! What no snapshot needs any more is still there until it is pruned.
+//! Then all else that lies in the packs that hold what was erased moves to new ones, out of groups too, and the old ones are
+//! marked: the first prune after its grace deletes them.
 
+mod carry_out;
 mod reach;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex};
 
-use snap_format::{BlobId, Body, Node, ObjectId, Time};
-use snap_repo::{BlobReader, Index, Overlays, RepoError, Repository, Snapshot};
+use snap_format::{BlobId, Body, Node, Time};
+use snap_repo::{BlobReader, Cache, Index, Overlays, RepoError, Repository, Snapshot};
 
-use crate::rewrite::{
-    Change, Decide, Leftovers, Request, Rewriter, Rewritten, Tally, TreeStore, Verdict, replace_all,
-    snapshots_to_rewrite,
-};
+use self::reach::TakenOut;
+use crate::rewrite::{Decide, Leftovers, Rewriter, Tally, TreeStore, Verdict, snapshots_to_rewrite};
+use crate::work::lock;
 use crate::{Context, EngineError, Phase, Result};
+
+pub use carry_out::Erasure;
 
 /// What to erase, and how.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Erased {
     pub goes: bool,
     /// What is taken out.
     pub taken: Tally,
+    /// The root of the one in its place.
+    root: Option<BlobId>,
 }
 
 /// What will be erased. Nothing is done before [`ErasePlan::execute`].
@@ -46,9 +51,12 @@ pub struct Erased {
 #[must_use]
 pub struct ErasePlan {
     erased: Vec<Erased>,
+    met: BTreeSet<Vec<u8>>,
     leftovers: Leftovers,
     overlays: Overlays,
     options: EraseOptions,
+    /// By domain, what nothing needs any more.
+    unneeded: BTreeMap<String, HashSet<BlobId>>,
     freed_bytes: u64,
 }
 
@@ -72,8 +80,8 @@ impl Decide for Without<'_> {
         if !self.paths.iter().any(|erased| erased == path) {
             return Ok(Verdict::Keep);
         }
-        self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_vec());
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(node.clone());
+        lock(self.met).insert(path.to_vec());
+        lock(self.dropped).push(node.clone());
         Ok(Verdict::Drop)
     }
 
@@ -93,11 +101,11 @@ fn is_above_any(path: &[u8], paths: &[Vec<u8>]) -> bool {
 }
 
 impl ErasePlan {
-    /// Looks what there is to erase in those of `all`, every snapshot that there is, that `is_meant` names. Refused if a path is
-    /// in none of them, if one of them is pinned and that was not reckoned with, or if a record cannot be read, which may be a
-    /// pin. Owners only.
+    /// Looks what there is to erase in those of `all`, every snapshot that there is, that `is_meant` names. Refused if one of
+    /// them is pinned and that was not reckoned with, or if a record cannot be read, which may be a pin. Owners only.
     pub fn new(
         repository: &Repository,
+        cache: Option<&Cache>,
         all: Vec<Snapshot>,
         overlays: Overlays,
         is_meant: impl Fn(&Snapshot) -> bool,
@@ -109,70 +117,97 @@ impl ErasePlan {
         simplify(&mut options.paths);
         let (snapshots, leftovers) = snapshots_to_rewrite(all, &overlays);
         context.progress.begin(Phase::Scanning, snapshots.len() as u64, 0);
-        let (index, _) = Index::load(repository, None)?;
+        let (index, _) = Index::load(repository, cache)?;
         let reader = BlobReader::new(repository.clone(), Arc::new(index));
         let mut domains: BTreeMap<String, Vec<Snapshot>> = BTreeMap::new();
         for snapshot in snapshots {
             domains.entry(snapshot.envelope.domain.clone()).or_default().push(snapshot);
         }
-        let met = Mutex::new(BTreeSet::new());
-        let (mut erased, mut freed_bytes) = (Vec::new(), 0);
-        for snapshots in domains.into_values() {
-            let domain = repository.domain_of(&snapshots[0])?;
-            let dropped = Mutex::new(Vec::new());
-            let without = Without { paths: &options.paths, met: &met, dropped: &dropped };
-            let mut rewriter = Rewriter::new(&reader, &domain, None, without, context)?;
-            let (mut gone_roots, mut stay) = (Vec::new(), Vec::new());
-            for snapshot in snapshots {
-                let body = repository.open_body(&snapshot)?;
-                context.progress.add(1, 0);
-                if !is_meant(&snapshot) {
-                    stay.push((body.root, false));
-                    continue;
-                }
-                let summary = snapshot.envelope.summary;
-                if nothing_is_left(&body, &options.paths) {
-                    let sources = body.paths.iter();
-                    let is_met = |path: &&Vec<u8>| sources.clone().any(|source| is_within(source, path));
-                    let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
-                    met.extend(options.paths.iter().filter(is_met).cloned());
-                    gone_roots.push(body.root);
-                    let taken = Tally {
-                        files: summary.files,
-                        dirs: summary.dirs,
-                        others: summary.others,
-                        source_bytes: summary.source_bytes,
-                    };
-                    erased.push(Erased { snapshot, goes: true, taken });
-                    continue;
-                }
-                let new = rewriter.tree(body.root)?;
-                stay.push((body.root, new.root != body.root));
-                if new.root != body.root {
-                    erased.push(Erased { snapshot, goes: false, taken: new.dropped });
-                }
-            }
-            drop(rewriter);
-            let dropped = dropped.into_inner().unwrap_or_else(PoisonError::into_inner);
-            freed_bytes +=
-                reach::freed(&reader, &domain, &gone_roots, &dropped, &stay, &options.paths, context)?;
+        let met = Mutex::default();
+        let (erased, unneeded, freed_bytes) = (Vec::new(), BTreeMap::new(), 0);
+        let mut plan =
+            Self { erased, met: BTreeSet::new(), leftovers, overlays, options, unneeded, freed_bytes };
+        for (domain, snapshots) in domains {
+            let unneeded = plan.look_at(&reader, snapshots, &is_meant, &met, context)?;
+            plan.unneeded.insert(domain, unneeded);
         }
-        let met = met.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = options.paths.iter().find(|path| !met.contains(*path)) {
-            let path = String::from_utf8_lossy(path);
-            return Err(EngineError::NoSnapshot(format!("{path} is in no snapshot that is meant")));
-        }
-        if erased.is_empty() {
-            return Err(EngineError::NoSnapshot("there is no snapshot that fits".into()));
-        }
-        erased.sort_by_key(|erased| (erased.snapshot.envelope.time, erased.snapshot.id));
-        let is_pinned = |erased: &&Erased| overlays.pin(&erased.snapshot.id, options.now).is_some();
-        if let Some(pinned) = erased.iter().find(is_pinned).filter(|_| !options.pinned) {
+        reader.index().check()?;
+        plan.met = met.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        plan.erased.sort_by_key(|erased| (erased.snapshot.envelope.time, erased.snapshot.id));
+        let is_pinned = |erased: &&Erased| plan.overlays.pin(&erased.snapshot.id, plan.options.now).is_some();
+        if let Some(pinned) = plan.erased.iter().find(is_pinned).filter(|_| !plan.options.pinned) {
             let id = &pinned.snapshot.id.to_hex()[..12];
             let message = format!("the snapshot {id} is pinned: --pinned erases from it nevertheless");
             return Err(EngineError::Pinned(message));
         }
-        Ok(Self { erased, leftovers, overlays, options, freed_bytes })
+        Ok(plan)
+    }
+
+    /// Looks at all snapshots of one domain. Returns what nothing needs then.
+    fn look_at(
+        &mut self,
+        reader: &BlobReader,
+        snapshots: Vec<Snapshot>,
+        is_meant: &impl Fn(&Snapshot) -> bool,
+        met: &Mutex<BTreeSet<Vec<u8>>>,
+        context: Context<'_>,
+    ) -> Result<HashSet<BlobId>> {
+        let (repository, paths) = (reader.repository(), &self.options.paths);
+        let domain = repository.domain_of(&snapshots[0])?;
+        let dropped = Mutex::default();
+        let without = Without { paths, met, dropped: &dropped };
+        let mut rewriter = Rewriter::new(reader, &domain, None, without, context)?;
+        let (mut taken_out, mut stay) = (TakenOut::default(), Vec::new());
+        for snapshot in snapshots {
+            let body = repository.open_body(&snapshot)?;
+            context.progress.add(1, 0);
+            if !is_meant(&snapshot) {
+                stay.push((body.root, false));
+                continue;
+            }
+            if nothing_is_left(&body, paths) {
+                let sources = body.paths.iter();
+                let is_met = |path: &&Vec<u8>| sources.clone().any(|source| is_within(source, path));
+                lock(met).extend(paths.iter().filter(is_met).cloned());
+                taken_out.roots.push(body.root);
+                let summary = snapshot.envelope.summary;
+                let taken = Tally {
+                    files: summary.files,
+                    dirs: summary.dirs,
+                    others: summary.others,
+                    source_bytes: summary.source_bytes,
+                };
+                self.erased.push(Erased { snapshot, goes: true, taken, root: None });
+                continue;
+            }
+            let new = rewriter.tree(body.root)?;
+            stay.push((body.root, new.root != body.root));
+            if new.root != body.root {
+                let root = Some(new.root);
+                self.erased.push(Erased { snapshot, goes: false, taken: new.dropped, root });
+            }
+        }
+        taken_out.replaced = rewriter.replaced_trees().collect();
+        drop(rewriter);
+        taken_out.nodes = dropped.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let unneeded = reach::unneeded(reader, &domain, &taken_out, &stay, paths, context)?;
+        self.freed_bytes += reach::stored_bytes(reader, &domain, &unneeded);
+        Ok(unneeded)
+    }
+
+    /// Nothing is to be erased here.
+    pub fn is_empty(&self) -> bool {
+        self.erased.is_empty()
+    }
+
+    /// The paths that are in some snapshot that is meant; those that lie within others are left out.
+    pub fn met(&self) -> &BTreeSet<Vec<u8>> {
+        &self.met
+    }
+
+    /// Without those that lie within others, all paths.
+    pub fn paths(&self) -> &[Vec<u8>] {
+        &self.options.paths
     }
 
     /// The snapshots from which something is erased, oldest first.
@@ -184,37 +219,6 @@ impl ErasePlan {
     pub const fn freed_bytes(&self) -> u64 {
         self.freed_bytes
     }
-
-    /// Writes the snapshots anew, then forgets the old ones. Returns ids, old and new. Killed anywhere, nothing is lost, and
-    /// the same again finishes it.
-    pub fn execute(self, repository: &Repository, context: Context<'_>) -> Result<Vec<(ObjectId, ObjectId)>> {
-        let Self { erased, leftovers, overlays, options, .. } = self;
-        let (met, dropped) = (Mutex::default(), Mutex::default());
-        let taken: HashMap<ObjectId, bool> =
-            erased.iter().map(|erased| (erased.snapshot.id, erased.goes)).collect();
-        let rewritten = erased.iter().filter(|erased| !erased.goes).map(|erased| &erased.snapshot);
-        let request = Request {
-            snapshots: rewritten.collect(),
-            dropped: taken.iter().filter(|(_, goes)| **goes).map(|(id, _)| *id).collect(),
-            leftovers: &leftovers,
-            overlays: &overlays,
-            reason: &options.reason,
-            now: options.now,
-        };
-        let paths = &options.paths;
-        let decide = |_: &str| Without { paths, met: &met, dropped: &dropped };
-        replace_all(repository, &request, decide, |old, body, new| change(old, body, new, paths), context)
-    }
-}
-
-fn change<'a>(old: &'a Snapshot, body: Body, new: &Rewritten, erased: &[Vec<u8>]) -> Option<Change<'a>> {
-    if new.root == body.root {
-        return None;
-    }
-    let mut paths = body.paths;
-    paths.retain(|path| !erased.iter().any(|erased| is_within(path, erased)));
-    let summary = new.dropped.taken_from(&old.envelope.summary);
-    Some(Change { old, root: new.root, paths, tags: old.envelope.tags.clone(), summary })
 }
 
 /// Whether a snapshot goes as a whole: no path is given, or all its sources lie within those that are.

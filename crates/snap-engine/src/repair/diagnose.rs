@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use snap_format::{BlobId, BlobKind, IndexedPack, ObjectId};
 use snap_repo::repair::{Boxes, PackState};
 use snap_repo::{
-    Area, BlobReader, Finding, FindingCode, Index, RepoError, Repository, Scratch, for_each_parallel,
+    Area, BlobReader, Cache, Finding, FindingCode, Index, RepoError, Repository, Scratch, for_each_parallel,
     object_name,
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Diagnosis {
     pub(super) actions: Vec<Action>,
     /// Whole packs that no index object truly names.
     pub(super) spare: Vec<IndexedPack>,
+    /// Whole packs that no index object truly names, and that wait for their deletion: nothing in them should be needed.
+    pub(super) reserve: Vec<IndexedPack>,
     /// Damaged packs, with what is said to be in them.
     pub(super) bad_packs: BTreeMap<ObjectId, Vec<IndexedPack>>,
     /// Packs that are named and not there.
@@ -47,6 +49,14 @@ impl Diagnosis {
         })
     }
 
+    /// Fails if an index object that was read is gone: a prune has taken packs away (F26), and what seems lost may lie
+    /// elsewhere.
+    pub(super) fn require_undisturbed(&self, repository: &Repository) -> Result<()> {
+        let there: HashSet<ObjectId> = repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
+        let is_there = |id: &ObjectId| there.contains(id);
+        if self.boxes.index.iter().all(is_there) { Ok(()) } else { Err(RepoError::Overtaken.into()) }
+    }
+
     /// Index objects without these packs: what they truly say of others.
     pub(super) fn true_claims(&self, packs: Vec<IndexedPack>) -> Vec<IndexedPack> {
         let is_true = |pack: &IndexedPack| self.truth.get(&pack.id) == Some(&snap_repo::pack_digest(pack));
@@ -54,23 +64,42 @@ impl Diagnosis {
     }
 }
 
+/// How often a prune may get in the way.
+const ATTEMPTS: usize = 3;
+
 pub(super) fn diagnose(
     repository: &Repository,
+    cache: Option<&Cache>,
+    options: &RepairOptions,
+    context: Context<'_>,
+) -> Result<Diagnosis> {
+    for _ in 1..ATTEMPTS {
+        match look(repository, cache, options, context) {
+            Err(EngineError::Repo(RepoError::Overtaken)) => {}
+            other => return other,
+        }
+    }
+    look(repository, cache, options, context)
+}
+
+fn look(
+    repository: &Repository,
+    cache: Option<&Cache>,
     options: &RepairOptions,
     context: Context<'_>,
 ) -> Result<Diagnosis> {
     context.progress.begin(Phase::Checking, 0, 0);
-    let packs = repository.list(Area::Packs)?;
     let mut boxes = repository.survey_boxes()?;
+    let packs = repository.list(Area::Packs)?;
     if !options.give_up_epochs {
         refuse_lost_epochs(repository, &boxes)?;
     }
-    let (mut index, _) = Index::load(repository, None)?;
+    let (mut index, _) = Index::load(repository, cache)?;
     let newer = std::mem::take(&mut boxes.newer);
-    let marked = marked_packs(repository)?;
     let mut found = Diagnosis {
         actions: Vec::new(),
         spare: Vec::new(),
+        reserve: Vec::new(),
         bad_packs: BTreeMap::new(),
         missing_packs: BTreeSet::new(),
         bad_index: Vec::new(),
@@ -89,6 +118,11 @@ pub(super) fn diagnose(
             PackState::Whole(digest) => {
                 found.truth.insert(id, digest);
             }
+            PackState::Torn(finding, header) => {
+                found.boxes.torn.insert(id);
+                headers.extend(header.map(|header| (id, *header)));
+                bad.insert(id, finding);
+            }
             PackState::Bad(finding, header) => {
                 headers.extend(header.map(|header| (id, *header)));
                 bad.insert(id, finding);
@@ -100,8 +134,9 @@ pub(super) fn diagnose(
             PackState::Gone => {}
         }
     }
+    found.require_undisturbed(repository)?;
     judge_boxes(&mut found);
-    judge_index(repository, &mut found, &bad, &untouchable)?;
+    judge_index(&mut found, &bad, &untouchable);
     for (id, finding) in bad {
         judge_bad_pack(repository, &mut found, id, finding, headers.remove(&id))?;
     }
@@ -111,15 +146,21 @@ pub(super) fn diagnose(
     for id in unnamed {
         let claims = found.boxes.claims.get(&id).map_or(&[][..], Vec::as_slice);
         let is_named = claims.iter().any(|(_, digest)| found.truth.get(&id) == Some(digest));
-        if is_named || marked.contains(&id) {
+        if is_named {
             continue;
         }
-        let (_, pack) = repository.read_pack_header(id, sizes[&id])?;
-        let why =
-            format!("no index names it; it holds {} blobs of the domain {}", pack.blobs.len(), pack.domain);
-        let finding = Finding::new(FindingCode::Unindexed, object_name(Area::Packs, &id).as_str(), why);
-        found.act(Ill::UnindexedPack, finding, "indexed from its header");
-        found.spare.push(pack);
+        let pack = match repository.read_pack_header(id, sizes[&id]) {
+            Ok((_, pack)) => pack,
+            // A prune took what nothing named.
+            Err(RepoError::Backend(error)) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if found.boxes.marked.contains(&id) {
+            found.reserve.push(pack);
+        } else {
+            found.actions.push(Action::unindexed(&pack));
+            found.spare.push(pack);
+        }
     }
     found.spare.iter().for_each(|pack| index.insert(pack));
     found.bad_packs.values().flatten().for_each(|pack| index.insert(pack));
@@ -146,18 +187,6 @@ fn refuse_lost_epochs(repository: &Repository, boxes: &Boxes) -> Result<()> {
     Err(RepoError::from(Finding::new(FindingCode::Missing, Area::Epochs.prefix(), why)).into())
 }
 
-fn marked_packs(repository: &Repository) -> Result<HashSet<ObjectId>> {
-    let mut out = HashSet::new();
-    for (id, size) in repository.list(Area::Marks)? {
-        let name = object_name(Area::Marks, &id);
-        let Ok(bytes) = repository.backend().get_range(&name, 0, size.min(snap_repo::MAX_BOX_BYTES)) else {
-            continue;
-        };
-        out.extend(repository.parse_mark(&id, &bytes).into_iter().flat_map(|mark| mark.packs));
-    }
-    Ok(out)
-}
-
 fn survey_packs(
     repository: &Repository,
     packs: &[(ObjectId, u64)],
@@ -173,7 +202,7 @@ fn survey_packs(
         context.check_stop()?;
         let mut scratch = Scratch::new(1).map_err(|error| EngineError::io("preparing", b"zstd", error))?;
         let mut plain = Vec::new();
-        let (state, _) = repository.survey_pack(&reader, (*id, *size), &known, &mut scratch, &mut plain)?;
+        let state = repository.survey_pack(&reader, (*id, *size), &known, &mut scratch, &mut plain)?;
         states.lock().unwrap_or_else(PoisonError::into_inner).push((*id, state));
         context.progress.add(1, *size);
         Ok::<_, EngineError>(())
@@ -206,18 +235,11 @@ fn judge_boxes(found: &mut Diagnosis) {
 }
 
 /// What index objects say of packs that are not there, are damaged, or hold something else.
-fn judge_index(
-    repository: &Repository,
-    found: &mut Diagnosis,
-    bad: &BTreeMap<ObjectId, Finding>,
-    untouchable: &HashSet<ObjectId>,
-) -> Result<()> {
-    // What a prune took away meanwhile is not missing.
-    let there: HashSet<ObjectId> = repository.list(Area::Index)?.into_iter().map(|(id, _)| id).collect();
+fn judge_index(found: &mut Diagnosis, bad: &BTreeMap<ObjectId, Finding>, untouchable: &HashSet<ObjectId>) {
     let mut false_claims: BTreeMap<ObjectId, Finding> =
         found.boxes.lies.iter().map(|(id, finding)| (*id, finding.clone())).collect();
     for (pack, claims) in &found.boxes.claims {
-        for (index, digest) in claims.iter().filter(|(index, _)| there.contains(index)) {
+        for (index, digest) in claims {
             if untouchable.contains(pack) || found.truth.get(pack) == Some(digest) {
                 continue;
             }
@@ -250,7 +272,6 @@ fn judge_index(
             "no longer named; what was in it is lost where nothing else has it",
         );
     }
-    Ok(())
 }
 
 fn judge_bad_pack(
@@ -263,7 +284,10 @@ fn judge_bad_pack(
     let mut tables: Vec<IndexedPack> = header.into_iter().collect();
     let is_named = found.boxes.claims.contains_key(&id);
     for (index, _) in found.boxes.claims.get(&id).into_iter().flatten() {
-        let bytes = repository.backend().get(&object_name(Area::Index, index)).map_err(RepoError::from)?;
+        let bytes = match repository.backend().get(&object_name(Area::Index, index)) {
+            Err(error) if error.is_not_found() => return Err(RepoError::Overtaken.into()),
+            read => read.map_err(RepoError::from)?,
+        };
         let packs = repository.parse_index(index, &bytes)?.packs.into_iter().filter(|pack| pack.id == id);
         for pack in packs {
             if !tables.contains(&pack) {
@@ -273,7 +297,7 @@ fn judge_bad_pack(
     }
     if tables.is_empty() && !is_named {
         finding.why.push_str("; no index names it: a run that died left it half-written");
-        found.act(Ill::HalfWrittenPack, finding, "removed: nothing needs it");
+        found.act(Ill::HalfWrittenPack, finding, "removed: nobody can tell what is in it");
     } else {
         let does = "what of it still authenticates moves to a new pack; then it is removed";
         found.act(Ill::DamagedPack, finding, does);

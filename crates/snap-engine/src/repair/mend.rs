@@ -1,6 +1,7 @@
 //! Nodes of which something is lost: what is missing becomes a hole.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use snap_format::{BlobId, BlobKind, Content, Node, NodeKind, TreeBlob, limits};
 use snap_repo::RepoError;
@@ -8,6 +9,7 @@ use snap_repo::RepoError;
 use super::diagnose::Diagnosis;
 use crate::Result;
 use crate::rewrite::{Decide, MISSING, TreeStore, Verdict, mark_missing};
+use crate::work::lock;
 
 /// Length at which the list of what is missing ends; the last range covers all that follows.
 const LIST_MAX: usize = 4000;
@@ -18,6 +20,16 @@ pub(super) struct Mend<'a> {
     /// What was moved out of damaged packs.
     pub(super) moved: &'a HashSet<(String, BlobId)>,
     pub(super) domain: String,
+    pub(super) lost: LostTrees<'a>,
+}
+
+/// Trees that cannot be read: found out once, and no others become lost after that.
+#[derive(Clone, Copy)]
+pub(super) enum LostTrees<'a> {
+    /// Those that are met are noted.
+    Note(&'a Mutex<HashSet<(String, BlobId)>>),
+    /// These, and no others: what was readable a moment ago was moved, and is not lost.
+    Known(&'a HashSet<(String, BlobId)>),
 }
 
 /// A piece of a file's content: a blob, or a list of them that is lost.
@@ -61,27 +73,39 @@ impl Decide for Mend<'_> {
         Ok(Verdict::Replace(Box::new(new), text))
     }
 
-    fn lost(&mut self, _: &BlobId, error: RepoError) -> Result<()> {
-        Ok(error.into_finding().map(drop)?)
+    fn lost(&mut self, tree: &BlobId, error: RepoError) -> Result<()> {
+        error.into_finding()?;
+        self.note_lost(tree)
     }
 }
 
 impl Mend<'_> {
+    fn note_lost(&self, tree: &BlobId) -> Result<()> {
+        let tree = (self.domain.clone(), *tree);
+        match self.lost {
+            LostTrees::Note(trees) => {
+                lock(trees).insert(tree);
+                Ok(())
+            }
+            LostTrees::Known(trees) if trees.contains(&tree) => Ok(()),
+            LostTrees::Known(_) => Err(RepoError::Overtaken.into()),
+        }
+    }
+
     fn pieces(&self, content: &Content, trees: &mut TreeStore<'_>) -> Result<Vec<Piece>> {
+        let lists = match content {
+            Content::Blobs(ids) => return Ok(ids.iter().map(|id| self.piece(id)).collect()),
+            Content::Lists(lists) => lists,
+        };
         let mut out = Vec::new();
-        let mut data = |ids: &[BlobId]| out.extend(ids.iter().map(|id| self.piece(id)));
-        match content {
-            Content::Blobs(ids) => data(ids),
-            Content::Lists(lists) => {
-                for list in lists {
-                    match trees.read(list) {
-                        Ok(TreeBlob::Content(ids)) => out.extend(ids.iter().map(|id| self.piece(id))),
-                        Ok(_) => out.push(Piece { id: None, len: None, lost: true }),
-                        Err(error) => {
-                            error.into_finding()?;
-                            out.push(Piece { id: None, len: None, lost: true });
-                        }
-                    }
+        for list in lists {
+            match trees.read(list) {
+                Ok(TreeBlob::Content(ids)) => out.extend(ids.iter().map(|id| self.piece(id))),
+                Ok(_) => out.push(Piece { id: None, len: None, lost: true }),
+                Err(error) => {
+                    error.into_finding()?;
+                    self.note_lost(list)?;
+                    out.push(Piece { id: None, len: None, lost: true });
                 }
             }
         }

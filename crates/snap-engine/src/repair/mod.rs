@@ -2,14 +2,15 @@
 //!
 //! Config and epochs come first, before a key opens anything: [`snap_repo::repair::Foundations`]. [`repair()`] does the rest, in
 //! the order in which nothing is lost wherever it dies: what is new is stored, indexed and marked; then snapshots are written
-//! anew; then index objects go, then packs, then marks (F26). Run again, it goes on.
+//! anew; then index objects go, then packs, then marks, which leave a trace (F26, F34). Run again, it goes on. Backups may run
+//! meanwhile; of a prune and a repair at the same time one gives way.
 
 mod carry_out;
 mod diagnose;
 mod mend;
 
-use snap_format::{ObjectId, Time};
-use snap_repo::{Finding, RepoError, Repository};
+use snap_format::{IndexedPack, ObjectId, Time};
+use snap_repo::{Area, Cache, Finding, FindingCode, RepoError, Repository, object_name};
 
 use crate::{Context, Result};
 
@@ -82,6 +83,16 @@ pub struct Action {
     pub does: String,
 }
 
+impl Action {
+    fn unindexed(pack: &IndexedPack) -> Self {
+        let why =
+            format!("no index names it; it holds {} blobs of the domain {}", pack.blobs.len(), pack.domain);
+        let name = object_name(Area::Packs, &pack.id);
+        let finding = Finding::new(FindingCode::Unindexed, name.as_str(), why);
+        Self { ill: Ill::UnindexedPack, finding, does: "indexed from its header".into() }
+    }
+}
+
 /// A file or directory of which something is lost for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
@@ -122,13 +133,15 @@ impl RepairReport {
     }
 }
 
-/// Finds what is wrong, reading everything, and puts it right. Owners only.
+/// Finds what is wrong, reading everything, and puts it right. Owners only. [`RepoError::Overtaken`] if a prune gets in the way:
+/// then nothing was taken away, and it may be run again.
 pub fn repair(
     repository: &Repository,
+    cache: Option<&Cache>,
     options: &RepairOptions,
     context: Context<'_>,
 ) -> Result<RepairReport> {
     repository.keyring().require_owner("repairing a repository")?;
-    let diagnosis = diagnose::diagnose(repository, options, context)?;
-    carry_out::carry_out(repository, diagnosis, options, context)
+    let diagnosis = diagnose::diagnose(repository, cache, options, context)?;
+    carry_out::carry_out(repository, cache, diagnosis, options, context)
 }

@@ -13,8 +13,8 @@ use crate::Result;
 /// What the outcome of a tree depends on: the tree, whether all of it goes, and the path, if that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    tree: BlobId,
-    dropping: bool,
+    pub(super) tree: BlobId,
+    pub(super) dropping: bool,
     path: Option<Vec<u8>>,
 }
 

@@ -21,7 +21,8 @@ use frames::Key;
 use outcome::Outcome;
 
 pub use outcome::{Notes, Tally};
-pub use replace::{Change, Leftovers, Request, replace_all, snapshots_to_rewrite};
+pub(crate) use replace::announce;
+pub use replace::{Change, Leftovers, Request, forget_old, replace_all, snapshots_to_rewrite, write_all};
 
 /// The extended attribute of a node of which something is missing: `offset+len,…`, in bytes, or `tree` for a directory.
 pub const MISSING: &[u8] = b"user.snap.missing";
@@ -118,6 +119,12 @@ impl<'a, D: Decide> Rewriter<'a, D> {
     /// What decides, with what it has learnt.
     pub const fn decide(&self) -> &D {
         &self.decide
+    }
+
+    /// Trees that were read and that others stand in place of, so far. Elsewhere in a snapshot they may have stayed.
+    pub fn replaced_trees(&self) -> impl Iterator<Item = BlobId> + '_ {
+        let is_replaced = |key: &Key, outcome: &Outcome| !key.dropping && outcome.tree != Some(key.tree);
+        self.known.iter().filter(move |(key, outcome)| is_replaced(key, outcome)).map(|(key, _)| key.tree)
     }
 
     /// Writes the tree of a snapshot's root anew.

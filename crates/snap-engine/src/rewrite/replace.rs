@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use snap_format::{BlobId, Body, ObjectId, Replacement, Summary, Time};
-use snap_repo::{BlobReader, Index, NewSnapshot, Overlays, Repository, Snapshot, Writer, WriterOptions};
+use snap_repo::{
+    BlobReader, Cache, Index, NewSnapshot, Overlays, RepoError, Repository, Snapshot, Writer, WriterOptions,
+};
 
 use super::{Decide, Rewriter, Rewritten};
 use crate::{Context, Result};
@@ -24,11 +26,26 @@ pub struct Request<'a> {
     pub reason: &'a str,
     /// The time, for records.
     pub now: Time,
+    /// The local cache.
+    pub cache: Option<&'a Cache>,
 }
 
 /// Writes snapshots anew, domain by domain, then forgets the old ones. `change` says what is new about a snapshot, or nothing
 /// if it stays. Killed anywhere, nothing is lost, and the same again finishes it. Returns ids, old and new. Owners only.
 pub fn replace_all<'a, D: Decide>(
+    repository: &Repository,
+    request: &Request<'a>,
+    decide: impl Fn(&str) -> D,
+    change: impl FnMut(&'a Snapshot, Body, &Rewritten) -> Option<Change<'a>>,
+    context: Context<'_>,
+) -> Result<Vec<(ObjectId, ObjectId)>> {
+    let replaced = write_all(repository, request, decide, change, context)?;
+    forget_old(repository, request, &replaced)?;
+    Ok(replaced)
+}
+
+/// The first half of [`replace_all`]: old and new ones are there when this returns.
+pub fn write_all<'a, D: Decide>(
     repository: &Repository,
     request: &Request<'a>,
     decide: impl Fn(&str) -> D,
@@ -43,9 +60,9 @@ pub fn replace_all<'a, D: Decide>(
     }
     let mut replaced = Vec::new();
     for (name, snapshots) in domains {
-        let (index, _) = Index::load(repository, None)?;
+        let (index, _) = Index::load(repository, request.cache)?;
         let options = WriterOptions { domain: Some(name.to_owned()), ..WriterOptions::default() };
-        let writer = Writer::begin(repository, index, None, options)?;
+        let writer = Writer::begin(repository, index, request.cache, options)?;
         let reader = BlobReader::new(repository.clone(), Arc::clone(writer.index()));
         let mut changes = Vec::new();
         let domain = writer.domain().clone();
@@ -62,10 +79,20 @@ pub fn replace_all<'a, D: Decide>(
         };
         replaced.extend(changes.iter().map(|change| change.old.id).zip(new));
     }
-    let gone = replaced.iter().map(|(old, _)| *old).chain(request.dropped.iter().copied());
-    let gone: Vec<ObjectId> = gone.flat_map(|old| request.leftovers.with(old)).collect();
-    repository.forget(&gone, &request.leftovers.forgotten, request.now)?;
     Ok(replaced)
+}
+
+/// The other half: the old ones go, those that are dropped, and what earlier runs left. None of the new ones in `replaced` does.
+pub fn forget_old(
+    repository: &Repository,
+    request: &Request<'_>,
+    replaced: &[(ObjectId, ObjectId)],
+) -> Result<()> {
+    let gone = replaced.iter().map(|(old, _)| *old).chain(request.dropped.iter().copied());
+    let stays: HashSet<ObjectId> = replaced.iter().map(|(_, new)| *new).collect();
+    let gone = gone.flat_map(|old| request.leftovers.with(old)).filter(|id| !stays.contains(id));
+    let gone: Vec<ObjectId> = gone.collect();
+    Ok(repository.forget(&gone, &request.leftovers.forgotten, request.now)?)
 }
 
 /// A snapshot, and what is new about the one in its place.
@@ -110,17 +137,30 @@ fn commit(
         (new, old)
     });
     let ids = flushed.commit_replacements(new.collect(), |ids| {
-        let pairs: Vec<Replacement> =
-            changes.iter().zip(ids).map(|(change, new)| replacement(change.old, *new, overlays)).collect();
-        repository.put_replacements(&pairs, reason, now)?;
-        for (change, new) in changes.iter().zip(ids) {
-            if let Some(pin) = overlays.pin(&change.old.id, now) {
-                repository.pin(&[*new], pin, overlays.time_after(now))?;
-            }
-        }
-        Ok(())
+        let pairs: Vec<(&Snapshot, ObjectId)> =
+            changes.iter().map(|change| change.old).zip(ids.iter().copied()).collect();
+        announce(&repository, &pairs, overlays, reason, now)
     })?;
     Ok(ids)
+}
+
+/// Says of snapshots that these will stand in their place, and gives them their pins.
+pub(crate) fn announce(
+    repository: &Repository,
+    pairs: &[(&Snapshot, ObjectId)],
+    overlays: &Overlays,
+    reason: &str,
+    now: Time,
+) -> Result<(), RepoError> {
+    let replacements: Vec<Replacement> =
+        pairs.iter().map(|(old, new)| replacement(old, *new, overlays)).collect();
+    repository.put_replacements(&replacements, reason, now)?;
+    for (old, new) in pairs {
+        if let Some(pin) = overlays.pin(&old.id, now) {
+            repository.pin(&[*new], pin, overlays.time_after(now))?;
+        }
+    }
+    Ok(())
 }
 
 /// Of one that was itself a replacement, the record says what it said of the one at the beginning.

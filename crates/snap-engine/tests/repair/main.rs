@@ -1,6 +1,8 @@
 //! Everything that can be wrong with a repository, and what `repair` makes of it.
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
+mod beside;
+#[path = "../check_support/mod.rs"]
 mod check_support;
 
 use std::collections::BTreeMap;
@@ -8,7 +10,6 @@ use std::sync::Arc;
 
 use check_support::forger::Forger;
 use check_support::*;
-use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint};
 use snap_backend::{Backend, Bytes, ObjectName};
 use snap_engine::browse::{Browser, Found};
 use snap_engine::repair::{RepairOptions, RepairReport, repair};
@@ -18,7 +19,7 @@ use snap_repo::{Area, Index, MergeRequest, RepoError, Repository, Scratch, objec
 
 fn run(repository: &Repository, dry_run: bool) -> snap_engine::Result<RepairReport> {
     let options = RepairOptions { dry_run, give_up_epochs: false, now: time(5000) };
-    with_context(&NullObserver, |context| repair(repository, &options, context))
+    with_context(&NullObserver, |context| repair(repository, None, &options, context))
 }
 
 /// `what object` of each action, sorted.
@@ -210,6 +211,35 @@ fn packs_of_a_run_that_died_are_indexed() {
     put_right(&mut fixture, &[], &said("unindexed-pack", &orphans));
 }
 
+#[test]
+fn what_waits_for_its_deletion_is_named_again_if_it_is_needed() {
+    // Named by no index, and marked by a prune that went no further: needed all the same.
+    let mut fixture = Fixture::full();
+    let all = fixture.names("packs/");
+    let marked = packs(&fixture, BlobKind::Data).remove(0);
+    fixture.open(OWNER).mark_packs(&[id(&marked)], time(4000)).unwrap();
+    fixture.names("index/").iter().for_each(|name| {
+        fixture.backend.remove(name);
+    });
+    let (report, read) = put_right(&mut fixture, &said("unindexed", &all), &said("unindexed-pack", &all));
+    assert!(!report.has_losses());
+    assert_eq!(read, 4 * FILES);
+
+    // What a prune is about to delete is left to it, if nobody needs it.
+    let mut fixture = Fixture::full();
+    let before = fixture.backend.names();
+    let last = fixture.backup(OWNER, 9);
+    fixture.open(OWNER).forget(&[last], &[], time(600)).unwrap();
+    let is_new = |name: &ObjectName| !before.contains(name);
+    let new: Vec<ObjectName> = fixture.names("packs/").into_iter().filter(is_new).collect();
+    let ids: Vec<ObjectId> = new.iter().map(id).collect();
+    fixture.open(OWNER).mark_packs(&ids, time(4000)).unwrap();
+    fixture.names("index/").into_iter().filter(is_new).for_each(|name| {
+        fixture.backend.remove(&name);
+    });
+    assert_eq!(put_right(&mut fixture, &[], &[]).1, 4 * FILES);
+}
+
 /// A snapshot with one file, of chunks that are large enough to be sealed each by itself.
 fn of_large_chunks() -> Fixture {
     let mut fixture = Fixture::new();
@@ -248,7 +278,10 @@ fn what_is_left_of_a_damaged_pack_moves() {
         let (report, read) = put_right(&mut fixture, &said("corrupt", std::slice::from_ref(&pack)), &done);
         assert_eq!(report.moved_blobs, moved);
         assert!(!fixture.names("packs/").contains(&pack), "what is left of it is gone");
-        assert_eq!(fixture.names("marks/"), []);
+        // Writers and prunes learn that packs went (F34).
+        let [trace] = &fixture.names("marks/")[..] else { panic!("{:?}", fixture.names("marks/")) };
+        let mark = fixture.open(OWNER).parse_mark(&id(trace), &fixture.backend.get(trace).unwrap()).unwrap();
+        assert_eq!(mark.packs, []);
         assert_eq!((report.has_losses(), read), (!missing.is_empty(), usize::from(missing.is_empty())));
         assert_eq!(report.lost.iter().map(|lost| lost.missing.as_str()).collect::<String>(), missing);
     }
@@ -355,6 +388,27 @@ fn half_written_objects_go() {
     let is_said = |finding: &&snap_repo::Finding| finding.why.contains("half-written");
     assert_eq!(half_written.findings.iter().filter(is_said).count(), 2, "{:?}", half_written.findings);
     assert_eq!(put_right(&mut fixture, &said("corrupt", &names), &done).1, 4 * FILES);
+}
+
+#[test]
+fn of_a_group_with_a_lie_in_it_the_rest_stays() {
+    let mut fixture = Fixture::full();
+    let forger = Forger::new(&fixture.backend, [OWNER; 32]);
+    let (good, lie) = (noise(500, 300), noise(501, 400));
+    let ids = [forger.id(BlobKind::Data, &good), snap_format::BlobId([7; 32])];
+    let (pack, bytes) = forger.group("main", &[(ids[0], &good), (ids[1], &lie)]);
+    let name = forger.put(Area::Packs, bytes);
+    forger.put_index(&[pack]);
+    let node = file("both", 700, snap_format::Content::Blobs(ids.to_vec()), vec![]);
+    let tree = snap_format::TreeBlob::Leaf(vec![node]).encode();
+    let root = forger.id(BlobKind::Tree, &tree);
+    forger.put_index(&[forger.put_pack(BlobKind::Tree, "main", &[(root, &tree)])]);
+    let snapshot = forger.put_snapshot("main", root, None);
+    fixture.expected.insert(id(&snapshot), [("/both", [good, lie].concat())].into());
+    let done = [said("damaged-pack", std::slice::from_ref(&name)), said("lost-blobs", &[snapshot])].concat();
+    let (report, read) = put_right(&mut fixture, &said("forged", &[name]), &done);
+    assert_eq!((report.moved_blobs, read), (1, 4 * FILES));
+    assert_eq!(report.lost[0].missing, "300+400");
 }
 
 #[test]
@@ -506,7 +560,7 @@ fn what_is_sealed_under_a_lost_epoch_is_not_thrown_away() {
     assert!(run(&fixture.open(OWNER), false).is_err());
     let options = RepairOptions { dry_run: false, give_up_epochs: true, now: time(5000) };
     let report =
-        with_context(&NullObserver, |context| repair(&fixture.open(OWNER), &options, context)).unwrap();
+        with_context(&NullObserver, |context| repair(&fixture.open(OWNER), None, &options, context)).unwrap();
     assert_eq!(actions(&report), said("half-written-pack", &[foreign]));
     assert_eq!(brief(&check_with(&fixture.open(OWNER), ReadData::All)), [""; 0]);
 }
@@ -517,62 +571,5 @@ fn only_owners_repair() {
     for secret in [BACKUP, RESTORE] {
         let refused = run(&fixture.open(secret), true).unwrap_err();
         assert!(matches!(refused, EngineError::Repo(RepoError::Role { needs: "owner", .. })));
-    }
-}
-
-/// Something of everything.
-fn wrecked() -> Fixture {
-    let mut fixture = Fixture::new();
-    fixture.backup(OWNER, 1);
-    fixture.add_slot(Role::Backup, BACKUP, "web");
-    fixture.backup(OWNER, 2);
-    fixture.backup(OWNER, 3);
-    fixture.backup(BACKUP, 4);
-    let data = packs(&fixture, BlobKind::Data);
-    flip(&fixture, &data[0], 15_000);
-    fixture.backend.remove(&data[1]);
-    flip(&fixture, &fixture.names("index/")[0], 80);
-    flip(&fixture, &object_name(Area::Snapshots, &fixture.snapshots[1]), 200);
-    fixture
-}
-
-#[test]
-fn wherever_it_dies_the_next_one_finishes_it() {
-    let fixture = wrecked();
-    let state = fixture.backend.snapshot();
-    let store = Arc::new(CrashBackend::immortal(Arc::new(fixture.backend.clone())));
-    let whole = run(&Repository::open(store.clone(), &key(OWNER)).unwrap(), false).unwrap();
-    assert!(store.mutations() > 12 && whole.has_losses());
-    let lost: Vec<&[u8]> = whole.lost.iter().map(|lost| lost.path.as_slice()).collect();
-    for mode in [CrashMode::Before, CrashMode::After] {
-        for point in 0..store.mutations() {
-            let mut fixture = Fixture {
-                backend: snap_backend::MemoryBackend::from_state(state.clone()),
-                expected: fixture.expected.clone(),
-                snapshots: fixture.snapshots.clone(),
-            };
-            let dying =
-                CrashBackend::new(Arc::new(fixture.backend.clone()), CrashPoint::Mutation(point), mode);
-            let dying = Repository::open(Arc::new(dying), &key(OWNER)).unwrap();
-            run(&dying, false).unwrap_err();
-            run(&fixture.open(OWNER), false).unwrap();
-            let owner = fixture.open(OWNER);
-            assert_eq!(brief(&check_with(&owner, ReadData::All)), [""; 0], "{mode:?} {point}");
-            // Every snapshot but the damaged one is there once, with all but what is lost.
-            let overlays = owner.overlays().unwrap();
-            let set = owner.snapshots().unwrap().snapshots;
-            assert_eq!(set.len(), 3, "{mode:?} {point}");
-            for snapshot in &set {
-                let origin = overlays.origin(&snapshot.id);
-                let files = fixture.expected.remove(&origin).unwrap();
-                for (path, expected) in files {
-                    let (node, bytes) = node(&owner, &snapshot.id, path);
-                    match missing_of(&node) {
-                        None => assert!(bytes == expected, "{path} {mode:?} {point}"),
-                        Some(_) => assert!(lost.contains(&path.as_bytes()), "{path} {mode:?} {point}"),
-                    }
-                }
-            }
-        }
     }
 }
