@@ -38,6 +38,7 @@ pub(super) fn carry_out(
     let mut report = RepairReport { newer: std::mem::take(&mut found.newer), ..RepairReport::default() };
     report.actions = std::mem::take(&mut found.actions);
     let writes = !options.dry_run;
+    let repository = &repository.without(found.boxes.unreadable.clone());
     let mut job = Job { repository, cache, found, options, context };
     let moved = job.salvage(&mut report)?;
     let mut marks = Vec::new();

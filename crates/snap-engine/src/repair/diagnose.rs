@@ -90,6 +90,7 @@ fn look(
 ) -> Result<Diagnosis> {
     context.progress.begin(Phase::Checking, 0, 0);
     let mut boxes = repository.survey_boxes()?;
+    let repository = &repository.without(boxes.unreadable.clone());
     let packs = repository.list(Area::Packs)?;
     if !options.give_up_epochs {
         refuse_lost_epochs(repository, &boxes)?;

@@ -2,6 +2,7 @@
 //! bundles. The order is up to whoever calls: what is new is durable before anything goes, and what goes goes by F26.
 
 mod foundations;
+mod hidden;
 mod salvage;
 mod survey;
 
@@ -81,6 +82,15 @@ impl Repository {
         if packs.iter().all(is_safe) { Ok(()) } else { Err(RepoError::Overtaken) }
     }
 
+    /// As if these objects were not there: no listing shows them.
+    #[must_use]
+    pub fn without(&self, hidden: HashSet<ObjectName>) -> Self {
+        if hidden.is_empty() {
+            return self.clone();
+        }
+        self.over(hidden::Hidden::over(self.backend(), hidden))
+    }
+
     /// Deletes objects that whoever calls answers for. Owners only; never epochs, and snapshots as [`Repository::forget`] does.
     pub fn delete_objects(&self, area: Area, ids: &[ObjectId]) -> Result<()> {
         self.keyring().require_owner("deleting objects")?;
@@ -133,6 +143,7 @@ impl Repository {
             meta => meta?.size_bytes.min(limits::PACK),
         };
         match self.backend().get_range(&name, 0, size) {
+            Err(error) if error.is_not_found() => return Ok(Bytes::new()),
             Err(error) if self.is_damage(&error) => {}
             read => return Ok(read?),
         }

@@ -22,6 +22,8 @@ pub struct Boxes {
     pub bad: Vec<(Area, ObjectId, Finding)>,
     /// Those of them whose bytes do not have the hash in their name.
     pub torn: HashSet<ObjectId>,
+    /// Those of them that the disk cannot read.
+    pub unreadable: HashSet<ObjectName>,
     /// Bundles of which some members cannot be used: these, and why.
     pub bad_members: BTreeMap<ObjectId, Vec<(ObjectId, Finding)>>,
     /// Objects of a newer version, which are left alone.
@@ -89,6 +91,7 @@ impl Repository {
                 Err(RepoError::Backend(error)) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(RepoError::Backend(error)) if self.is_damage(&error) => {
                     torn(unreadable(&name, &error));
+                    lock(out).unreadable.insert(name);
                     return Ok(());
                 }
                 Err(error) => {
@@ -213,20 +216,23 @@ impl Repository {
         let listed = self.list(Area::Packs)?;
         for_each_parallel(&listed, self.backend().parallelism(), |(id, size)| {
             let name = object_name(Area::Packs, id);
-            if *size < HEAD_LEN as u64 {
+            if !(HEAD_LEN as u64..=limits::PACK).contains(size) {
                 return Ok(());
             }
-            match self.backend().get_range(&name, 0, HEAD_LEN as u64) {
-                Ok(bytes) => {
-                    if let Ok(head) = Head::decode(&bytes)
-                        && !self.keyring().epochs.contains_key(&head.epoch)
-                        && snap_crypto::hash(&self.backend().get(&name)?) == id.0
-                    {
-                        lock(&out).entry(head.epoch).or_default().insert(name.to_string());
-                    }
-                    Ok(())
+            let is_unknown = |head: &Head| !self.keyring().epochs.contains_key(&head.epoch);
+            let look = || -> Result<(), BackendError> {
+                let head = Head::decode(&self.backend().get_range(&name, 0, HEAD_LEN as u64)?);
+                if let Ok(head) = head.as_ref()
+                    && is_unknown(head)
+                    && snap_crypto::hash(&self.backend().get(&name)?) == id.0
+                {
+                    lock(&out).entry(head.epoch).or_default().insert(name.to_string());
                 }
-                Err(error) => RepoError::from(error).into_finding().map(drop),
+                Ok(())
+            };
+            match look() {
+                Err(error) if !error.is_not_found() && !self.is_damage(&error) => Err(RepoError::from(error)),
+                _ => Ok(()),
             }
         })?;
         Ok(out.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
