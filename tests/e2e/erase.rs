@@ -201,7 +201,7 @@ fn the_bytes_go_after_the_grace() {
 
     // At once, and a small file, which lies in a group with others.
     let (lab, _) = made();
-    let other = lab.path("source/dir/other");
+    let [other, secret] = ["source/dir/other", "source/dir/secret"].map(|name| lab.path(name));
     let done = erase(&lab, &["--path", text(&other), "--path", text(&secret), "--grace", "0", "--yes"]);
     let copy = &done.summary(0)["copies"][0];
     assert_eq!((&copy["packs"], &copy["deletable_after"]), (&0.into(), &Value::Null));
