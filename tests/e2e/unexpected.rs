@@ -240,7 +240,7 @@ const CASES: &[Case] = &[
         harm: |at| {
             let dir = at.repo.join("packs/aa");
             fs::create_dir_all(&dir).unwrap();
-            fs::copy(&at.data_pack(2), dir.join("aa".repeat(32))).unwrap();
+            fs::copy(at.data_pack(2), dir.join("aa".repeat(32))).unwrap();
         },
         codes: &["misnamed"],
         check: 4,
@@ -249,7 +249,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "a pack of data is lost",
-        harm: |at| fs::remove_file(&at.data_pack(2)).unwrap(),
+        harm: |at| fs::remove_file(at.data_pack(2)).unwrap(),
         codes: &["missing"],
         check: 4,
         whats: &["lost-blobs", "missing-pack"],

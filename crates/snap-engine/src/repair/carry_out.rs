@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snap_format::{BlobId, Body, ObjectId};
-use snap_repo::repair::Salvage;
+use snap_repo::repair::{Moved, Salvage};
 use snap_repo::{
     Area, BlobReader, Cache, Finding, FindingCode, RepoError, Repository, Scratch, Snapshot, object_name,
 };
@@ -59,9 +59,6 @@ pub(super) fn carry_out(
     report.actions.sort_by(|a, b| (a.ill, &a.finding).cmp(&(b.ill, &b.finding)));
     Ok(report)
 }
-
-/// What was moved out of damaged packs, by domain.
-type Moved = HashSet<(String, BlobId)>;
 
 impl Job<'_> {
     fn bad_objects(&self, area: Area) -> Vec<ObjectId> {
@@ -302,12 +299,15 @@ fn tell_lost(snapshot: &Snapshot, new: &Rewritten, report: &mut RepairReport) {
 }
 
 fn change<'a>(old: &'a Snapshot, body: Body, new: &Rewritten) -> Option<Change<'a>> {
+    if new.root == body.root {
+        return None;
+    }
     let mut tags = old.envelope.tags.clone();
     if !tags.iter().any(|tag| tag == REPAIRED) {
         tags.push(REPAIRED.to_owned());
     }
     let summary = old.envelope.summary;
-    (new.root != body.root).then(|| Change { old, root: new.root, paths: body.paths, tags, summary })
+    Some(Change { old, root: new.root, paths: body.paths, tags, summary })
 }
 
 /// Blobs that more than one whole pack holds.

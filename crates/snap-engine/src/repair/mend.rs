@@ -1,10 +1,10 @@
 //! Nodes of which something is lost: what is missing becomes a hole.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 
 use snap_format::{BlobId, BlobKind, Content, Node, NodeKind, TreeBlob, limits};
 use snap_repo::RepoError;
+use snap_repo::repair::Moved;
 
 use super::diagnose::Diagnosis;
 use crate::Result;
@@ -18,7 +18,7 @@ const LIST_MAX: usize = 4000;
 pub(super) struct Mend<'a> {
     pub(super) found: &'a Diagnosis,
     /// What was moved out of damaged packs.
-    pub(super) moved: &'a HashSet<(String, BlobId)>,
+    pub(super) moved: &'a Moved,
     pub(super) domain: String,
     pub(super) lost: LostTrees<'a>,
 }
@@ -27,9 +27,9 @@ pub(super) struct Mend<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum LostTrees<'a> {
     /// Those that are met are noted.
-    Note(&'a Mutex<HashSet<(String, BlobId)>>),
+    Note(&'a Mutex<Moved>),
     /// These, and no others: what was readable a moment ago was moved, and is not lost.
-    Known(&'a HashSet<(String, BlobId)>),
+    Known(&'a Moved),
 }
 
 /// A piece of a file's content: a blob, or a list of them that is lost.
@@ -120,9 +120,12 @@ impl Mend<'_> {
     }
 }
 
+/// Offsets and lengths, bytes.
+type Ranges = Vec<(u64, u64)>;
+
 /// What of a content of `data_len` bytes, holes not counted, is missing, and the blobs that are kept; nothing if it is whole.
 /// Where lengths are lost, what lies between them is given up too, since nobody knows where it belongs.
-fn missing(pieces: &[Piece], data_len: u64) -> Option<(Vec<(u64, u64)>, Vec<BlobId>)> {
+fn missing(pieces: &[Piece], data_len: u64) -> Option<(Ranges, Vec<BlobId>)> {
     let sum =
         |pieces: &[Piece]| pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.len.unwrap_or(0)));
     let unknown = |piece: &Piece| piece.len.is_none();
@@ -164,7 +167,7 @@ fn missing(pieces: &[Piece], data_len: u64) -> Option<(Vec<(u64, u64)>, Vec<Blob
 }
 
 /// From positions in the content, which has no holes, to positions in the file.
-fn in_file(ranges: &[(u64, u64)], holes: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
+fn in_file(ranges: &[(u64, u64)], holes: &[(u64, u64)], size: u64) -> Ranges {
     // The stretches of the file that hold data: where they begin in the content, in the file, and how long they are.
     let mut stretches = Vec::new();
     let (mut data, mut at) = (0u64, 0u64);
@@ -190,7 +193,7 @@ fn in_file(ranges: &[(u64, u64)], holes: &[(u64, u64)], size: u64) -> Vec<(u64, 
 }
 
 /// Both together: ascending, not touching, none empty.
-fn union(a: &[(u64, u64)], b: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn union(a: &[(u64, u64)], b: &[(u64, u64)]) -> Ranges {
     let mut all: Vec<(u64, u64)> = a.iter().chain(b).copied().filter(|(_, length)| *length > 0).collect();
     all.sort_unstable();
     let mut out: Vec<(u64, u64)> = Vec::with_capacity(all.len());
@@ -221,7 +224,7 @@ fn describe(ranges: &[(u64, u64)]) -> String {
 }
 
 /// What a node said before; what is none is passed over.
-fn parse(value: &[u8]) -> Vec<(u64, u64)> {
+fn parse(value: &[u8]) -> Ranges {
     let text = String::from_utf8_lossy(value);
     let range = |part: &str| {
         let (offset, length) = part.split_once('+')?;

@@ -20,7 +20,7 @@ use crate::writer::lock;
 use crate::{Area, RepoError, Repository, Result, for_each_parallel, object_name};
 
 pub use foundations::{Foundations, Patch};
-pub use salvage::Salvage;
+pub use salvage::{Moved, Salvage};
 pub use survey::{Boxes, PackState};
 
 /// Payload at which an index object is ended, bytes.

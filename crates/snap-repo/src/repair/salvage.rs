@@ -11,6 +11,9 @@ use snap_format::{
 use crate::pack::{Group, PackBuilder, parse_pack};
 use crate::{Area, BlobReader, DomainKeys, Located, Repository, Result, Scratch, object_name, pack_places};
 
+/// Blobs that were moved, each with its domain.
+pub type Moved = HashSet<(String, BlobId)>;
+
 /// Makes new packs of what is left of others.
 pub struct Salvage<'a> {
     repository: &'a Repository,
@@ -21,8 +24,7 @@ pub struct Salvage<'a> {
     run: Option<(SealKey, RunKeyEntry)>,
     open: BTreeMap<(String, u8), PackBuilder>,
     stored: Vec<IndexedPack>,
-    /// Blobs that were moved, by domain.
-    pub moved: HashSet<(String, BlobId)>,
+    moved: Moved,
 }
 
 impl<'a> Salvage<'a> {
@@ -145,7 +147,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Stores what is left; the packs are to be indexed.
-    pub fn finish(mut self) -> Result<(Vec<IndexedPack>, HashSet<(String, BlobId)>)> {
+    pub fn finish(mut self) -> Result<(Vec<IndexedPack>, Moved)> {
         for ((domain, _), builder) in std::mem::take(&mut self.open) {
             self.store(&domain, builder)?;
         }

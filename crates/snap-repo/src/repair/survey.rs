@@ -74,7 +74,7 @@ impl Repository {
             })?;
         }
         let mut out = out.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        out.bad.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        out.bad.sort_by_key(|(area, id, _)| (*area, *id));
         Ok(out)
     }
 
