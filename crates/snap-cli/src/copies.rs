@@ -241,6 +241,11 @@ impl Copies {
         &self.opened[0]
     }
 
+    /// Those that cannot be written: their names, and why.
+    pub fn absent(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.absent.iter().map(|absent| (self.names[absent.position].as_str(), absent.why.as_str()))
+    }
+
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.
     pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> serde_json::Value {
         self.states_after(app, lagging, is_written).into()

@@ -8,6 +8,7 @@ use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptio
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
+use snap_repo::repair::Foundations;
 use snap_repo::{Area, Cache, Finding, Index, OpenCopies, RepoError, Repository, Secret, areas_of_a_backup};
 
 use crate::app::App;
@@ -349,6 +350,27 @@ pub(crate) fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> 
         None if !exists(backend)? => Err(RepoError::NoRepository(backend.location()).into()),
         None => prompt::ask_password(&backend.location()),
     }
+}
+
+/// Opens a repository that may have lost its config or epochs, with what can be brought back of them; written unless it is a
+/// rehearsal.
+pub fn open_for_repair(app: &App, dry_run: bool, give_up: bool) -> Result<(Opened, Foundations), Failure> {
+    let place = Place::find(app)?;
+    let backend = place.connect(app, false)?;
+    let secret = match place.key(app)? {
+        Some(source) => source.load()?,
+        None if prompt::can_ask() => prompt::ask_password(&backend.location())?,
+        None => load_secret(None, place.probe(app)?.as_ref())?,
+    };
+    let foundations = Foundations::examine(&backend, &secret, cache_base(app).as_deref(), give_up)?;
+    let rehearsed = open_with(app, &place, foundations.over(&backend), &secret, Purpose::Checking)?;
+    rehearsed.repository.keyring().require_owner("repairing a repository")?;
+    if dry_run {
+        return Ok((rehearsed, foundations));
+    }
+    rehearsed.require_current_keys()?;
+    foundations.write(backend.as_ref())?;
+    Ok((open_with(app, &place, backend, &secret, Purpose::Checking)?, foundations))
 }
 
 fn open_with(

@@ -117,15 +117,22 @@ fn candidate(snapshot: &Snapshot, overlays: &Overlays, is_meant: bool, now: Time
         (false, true) => Standing::Open,
         (false, false) => Standing::NotMeant,
     };
+    // One that stands in place of another is judged as that one: neither is it suspicious because an owner stored it late,
+    // nor is a forged one beyond suspicion because an owner wrote it anew.
+    let before = overlays.replacement(&snapshot.id);
+    let stored = match before {
+        Some(pair) => pair.stored_secs.map(|secs| Time::new(secs, 0)),
+        None => snapshot.stored.map(|stored| Time::new(stored.unix_seconds, stored.nanos)),
+    };
     Candidate {
-        id: snapshot.id,
+        id: overlays.origin(&snapshot.id),
         time: envelope.time,
-        stored: snapshot.stored.map(|stored| Time::new(stored.unix_seconds, stored.nanos)),
+        stored,
         duration_ms: envelope.summary.duration_ms,
-        previous: envelope.previous,
+        previous: envelope.previous.map(|id| overlays.origin(&id)),
         dataset: envelope.dataset.clone(),
         host: envelope.host.clone(),
-        slot: snapshot.slot,
+        slot: before.map_or(snapshot.slot, |pair| pair.slot),
         tags: envelope.tags.clone(),
         pin: overlays.pin(&snapshot.id, now).cloned(),
         standing,

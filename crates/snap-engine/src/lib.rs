@@ -5,6 +5,9 @@
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`erase::ErasePlan`] takes paths out of snapshots, or whole snapshots.
+//! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
+//! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
@@ -18,14 +21,17 @@ pub mod browse;
 pub mod check;
 mod context;
 mod copy;
+pub mod erase;
 mod error;
 mod forget;
 pub mod locks;
 pub mod look;
 mod prune;
 pub mod read_ahead;
+pub mod repair;
 pub mod restore;
 pub mod retention;
+pub mod rewrite;
 mod select;
 mod stats;
 mod work;

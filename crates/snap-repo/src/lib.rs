@@ -6,6 +6,7 @@
 //!   thing that can commit a snapshot: packs before index before snapshot, by type (F25).
 //! - [`Overlays`]: what owners' records say of snapshots: forgotten, pinned, tagged otherwise.
 //! - [`BlobReader`]: gives plaintext, authenticated and re-hashed.
+//! - [`repair`]: what puts damaged objects right, from config to packs.
 //! - [`Finding`]: a piece of damage, the same in errors, `check` and JSON.
 //!
 //! Not here: files, directories, databases, command lines, clocks. Times come in as arguments.
@@ -32,6 +33,7 @@ mod pack;
 mod pack_look;
 mod parallel;
 pub mod prune;
+pub mod repair;
 mod slots;
 mod snapshot_area;
 mod snapshot_cache;

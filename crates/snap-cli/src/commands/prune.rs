@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde_json::json;
 use snap_engine::prune;
@@ -38,6 +39,11 @@ pub fn after_forget(
 ) -> Result<json::Object, Failure> {
     let options = PruneOptions { dry_run, without, ..PruneOptions::at(system::now()) };
     execute(app, opened, &options)
+}
+
+/// After an `erase`, which has moved all else out of the packs that hold what was erased.
+pub fn after_erase(app: &App, opened: &Opened, grace: Duration) -> Result<json::Object, Failure> {
+    execute(app, opened, &PruneOptions { grace, ..PruneOptions::at(system::now()) })
 }
 
 fn execute(app: &App, opened: &Opened, options: &PruneOptions) -> Result<json::Object, Failure> {

@@ -27,12 +27,14 @@ pub struct CopyOptions {
     pub dry_run: bool,
     /// Size at which a pack is finished, bytes.
     pub pack_target: usize,
+    /// These snapshots alone, and no records; without it all that the target lacks.
+    pub only: Option<HashSet<ObjectId>>,
 }
 
 impl CopyOptions {
     /// At this time, with packs as a backup makes them.
     pub fn new(time: Time) -> Self {
-        Self { time, dry_run: false, pack_target: WriterOptions::default().pack_target }
+        Self { time, dry_run: false, pack_target: WriterOptions::default().pack_target, only: None }
     }
 }
 
@@ -75,7 +77,10 @@ pub fn copy_snapshots(
             RepoError::Refused("the copy lacks keys that the other has: bring these first".into()).into()
         );
     }
-    let missing = find_missing(source, target, context)?;
+    let mut missing = find_missing(source, target, context)?;
+    if let Some(only) = &options.only {
+        missing.snapshots.retain(|snapshot| only.contains(&snapshot.id));
+    }
     let mut report = CopyReport::default();
     let source_index = match missing.snapshots.is_empty() {
         true => Arc::default(),
@@ -97,7 +102,7 @@ pub fn copy_snapshots(
         let job = Job { source, target, cache, options, context, index: &source_index, domain };
         job.run(&snapshots, &mut report)?;
     }
-    if !options.dry_run {
+    if !options.dry_run && options.only.is_none() {
         report.records = source.bring_records(target)?;
         if target.keyring().role() == Role::Owner && !missing.forgotten.is_empty() {
             target.note_forgotten(&missing.forgotten, options.time)?;

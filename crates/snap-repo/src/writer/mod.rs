@@ -168,6 +168,9 @@ impl Writer {
         let keyring = first.keyring();
         keyring.require_writer("backup")?;
         let domain = options.domain.as_deref().unwrap_or_else(|| keyring.own_domain());
+        if domain != keyring.own_domain() {
+            keyring.require_owner("writing in another domain")?;
+        }
         let domain = keyring.domain(domain).ok_or(RepoError::Role {
             verb: "backup",
             role: keyring.role(),
