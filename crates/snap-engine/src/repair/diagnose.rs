@@ -43,7 +43,7 @@ impl Diagnosis {
 
     /// Whether a blob can be had from a whole pack.
     pub(super) fn has(&self, domain: &str, kind: BlobKind, id: &BlobId) -> bool {
-        self.index.locate_all(domain, id).iter().any(|place| {
+        self.index.claims(domain, id).iter().any(|place| {
             let said = self.index.pack(place.pack).map(|pack| pack.digest);
             place.kind == kind && said.is_some() && self.truth.get(&place.pack_id).copied() == said
         })
