@@ -5,6 +5,7 @@
 
 mod backup;
 mod config;
+mod copy;
 mod erase;
 mod history;
 mod key;
@@ -22,6 +23,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use copy::CopyArgs;
 pub use erase::EraseArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
@@ -160,6 +162,8 @@ Examples:
     Stats,
     /// Bring a snapshot, or a part of it, back.
     Restore(Box<RestoreArgs>),
+    /// Bring copies up to date.
+    Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
     /// Rebuild what can be rebuilt, and mark what is lost.
@@ -239,6 +243,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
+            Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Repair(_) => "repair",
             Self::Forget(_) => "forget",
