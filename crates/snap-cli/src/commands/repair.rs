@@ -128,8 +128,8 @@ fn tell(app: &App, report: &RepairReport, dry_run: bool) {
     }
     if report.lost_count > 0 {
         out.tell(
-            "hint: where another copy or the source still has what is missing, `snap check --repair` brings it back; \
-             it does so before the snapshots are written anew: run that first",
+            "hint: where another copy still has what is missing, bring it back from there before this is run: an object \
+             that is damaged here may be replaced by the whole one of the same name",
         );
     }
 }
