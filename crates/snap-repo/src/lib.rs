@@ -62,7 +62,8 @@ pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
 pub use writer::{
-    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Stored, Writer, WriterCopy, WriterOptions,
+    WriterStats,
 };
 
 /// One word for the result of everything here.

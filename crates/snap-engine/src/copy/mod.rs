@@ -12,11 +12,13 @@ use snap_repo::{
     Writer, WriterOptions, for_each_parallel,
 };
 
-use self::walk::{Needed, Walk};
+use self::walk::{Walk, all_of};
 use crate::{Context, EngineError, Event, Phase, Result};
 
 /// Packs that are in memory at the same time, besides those on their way, are of this length at most.
 const PACK_BYTES: u64 = 20 << 20;
+/// How often a prune of the target may get in the way.
+const ATTEMPTS: usize = 3;
 
 /// How to copy.
 #[derive(Debug, Clone)]
@@ -75,7 +77,7 @@ pub fn copy_snapshots(
             RepoError::Refused("the copy lacks keys that the other has: bring these first".into()).into()
         );
     }
-    let missing = find_missing(source, target, context)?;
+    let missing = find_missing(source, target, cache, context)?;
     let mut report = CopyReport::default();
     let source_index = match missing.snapshots.is_empty() {
         true => Arc::default(),
@@ -95,7 +97,14 @@ pub fn copy_snapshots(
             continue;
         };
         let job = Job { source, target, cache, options, context, index: &source_index, domain };
-        job.run(&snapshots, &mut report)?;
+        // A prune may take away what was relied on, and leave the snapshots without it: then they are copied again.
+        let mut left = ATTEMPTS;
+        loop {
+            match job.run(&snapshots, &mut report) {
+                Err(EngineError::Repo(RepoError::Overtaken)) if left > 1 => left -= 1,
+                outcome => break outcome?,
+            }
+        }
     }
     if !options.dry_run {
         report.records = source.bring_records(target)?;
@@ -114,7 +123,12 @@ fn writable_domain(target: &Repository, name: &str) -> Option<DomainKeys> {
     keyring.domain(name).filter(|_| may)
 }
 
-fn find_missing(source: &Repository, target: &Repository, context: Context<'_>) -> Result<Missing> {
+fn find_missing(
+    source: &Repository,
+    target: &Repository,
+    cache: Option<&Cache>,
+    context: Context<'_>,
+) -> Result<Missing> {
     let look = |repository: &Repository| -> Result<(Vec<Snapshot>, Overlays), RepoError> {
         // As they were made: tags are records of their own.
         let (set, overlays) = (repository.snapshots()?, repository.overlays()?);
@@ -124,7 +138,9 @@ fn find_missing(source: &Repository, target: &Repository, context: Context<'_>) 
     let ((there, there_said), (here, here_said)) = (look(target)?, look(source)?);
     // Unreadable, it may have said that one of them is to go.
     there_said.require_complete()?;
-    let there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
+    let mut there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
+    // Put by a copy that did not come to its end: something may have been pruned from under them.
+    target.unsettled_snapshots(cache).iter().for_each(|id| drop(there.remove(id)));
     let gone_there = there_said.ever_forgotten();
     let lacks = |id: &ObjectId| !there.contains(id) && !gone_there.contains(id);
     let forgotten: BTreeSet<ObjectId> =
@@ -150,44 +166,48 @@ impl Job<'_> {
         let writer = self.begin()?;
         self.context.progress.begin(Phase::Planning, 0, 0);
         let walk = Walk::new(self.source, self.index, &self.domain);
-        let needed = match self.source.keyring().can_read() {
-            true => walk.needed(snapshots, &writer, self.context)?,
-            false => Needed::all_of(self.index, &self.domain, &writer),
+        let can_read = self.source.keyring().can_read();
+        let mut rehearsed = BTreeSet::new();
+        let mut is_whole = true;
+        let mut take = |needed: &HashSet<BlobId>| -> Result<()> {
+            match self.options.dry_run {
+                true => rehearsed.append(&mut self.packs_of(needed, &writer, &HashSet::new())),
+                false => is_whole &= self.move_all(needed, &writer)?,
+            }
+            Ok(())
+        };
+        let is_known = match can_read {
+            true => walk.needed(snapshots, &writer, self.context, &mut take)?,
+            false => all_of(self.index, &self.domain, &writer, self.context, &mut take).map(|()| true)?,
         };
         if self.options.dry_run {
-            let packs = self.packs_of(&needed, &writer, &HashSet::new());
             let bytes: u64 =
-                packs.iter().filter_map(|pack| self.index.pack(*pack)).map(|pack| pack.size).sum();
-            report.packs += packs.len() as u64;
+                rehearsed.iter().filter_map(|pack| self.index.pack(*pack)).map(|pack| pack.size).sum();
+            report.packs += rehearsed.len() as u64;
             report.stored_bytes += bytes;
             report.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
             return Ok(());
         }
-        let is_whole = self.move_all(&needed, &writer)? && !needed.has_damage;
-        let complete = if is_whole {
-            snapshots.to_vec()
-        } else if self.source.keyring().can_read() {
-            walk.complete(snapshots, &writer, self.context)?
-        } else {
-            Vec::new()
+        let complete = match is_whole && is_known {
+            true => snapshots.to_vec(),
+            false if can_read => walk.complete(snapshots, &writer, self.context)?,
+            false => Vec::new(),
         };
         let ids: HashSet<ObjectId> = complete.iter().map(|snapshot| snapshot.id).collect();
-        report.left.extend(snapshots.iter().map(|snapshot| snapshot.id).filter(|id| !ids.contains(id)));
         self.context.progress.begin(Phase::Finishing, 0, 0);
         let flushed = writer.finish()?;
-        let (packs, bytes) = (&flushed.stats().packs, &flushed.stats().stored_bytes);
-        let count =
-            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-        report.packs += count(packs);
-        report.stored_bytes += count(bytes);
         let bytes = self.source.snapshot_bytes(&ids)?;
         // The oldest first.
         let all: Vec<_> = complete
             .iter()
             .filter_map(|snapshot| Some((snapshot.id, bytes.get(&snapshot.id)?.clone())))
             .collect();
-        flushed.commit_sealed(&all)?;
+        let stats = flushed.commit_sealed(&all)?;
+        report.packs += stats.packs;
+        report.stored_bytes += stats.stored_bytes;
         report.snapshots.extend(all.iter().map(|(id, _)| *id));
+        let is_left = |id: &ObjectId| !all.iter().any(|(copied, _)| copied == id);
+        report.left.extend(snapshots.iter().map(|snapshot| snapshot.id).filter(is_left));
         Ok(())
     }
 
@@ -208,9 +228,9 @@ impl Job<'_> {
     }
 
     /// Numbers of the packs in the source from which what the target still lacks is to be had, but for those that were tried.
-    fn packs_of(&self, needed: &Needed, writer: &Writer, tried: &HashSet<u32>) -> BTreeSet<u32> {
+    fn packs_of(&self, needed: &HashSet<BlobId>, writer: &Writer, tried: &HashSet<u32>) -> BTreeSet<u32> {
         let mut packs = BTreeSet::new();
-        for id in needed.ids.iter().filter(|id| !writer.knows(id)) {
+        for id in needed.iter().filter(|id| !writer.knows(id)) {
             let places = self.index.locate_all(&self.domain.name, id);
             packs.extend(places.iter().map(|place| place.pack).find(|pack| !tried.contains(pack)));
         }
@@ -218,7 +238,7 @@ impl Job<'_> {
     }
 
     /// Moves what is needed. What is damaged in one place is taken from the next; false if something is in none.
-    fn move_all(&self, needed: &Needed, writer: &Writer) -> Result<bool> {
+    fn move_all(&self, needed: &HashSet<BlobId>, writer: &Writer) -> Result<bool> {
         let mut tried = HashSet::new();
         loop {
             let packs: Vec<u32> = self.packs_of(needed, writer, &tried).into_iter().collect();
@@ -231,7 +251,7 @@ impl Job<'_> {
         // What is not known because a cache is damaged is not lost.
         self.index.check()?;
         writer.index().check()?;
-        let lost = needed.ids.iter().filter(|id| !writer.knows(id)).count();
+        let lost = needed.iter().filter(|id| !writer.knows(id)).count();
         if lost > 0 {
             let why = format!("blobs that snapshots need are in no pack that could be read: {lost}");
             let finding = Finding::new(FindingCode::Missing, "packs", why);
@@ -240,7 +260,7 @@ impl Job<'_> {
         Ok(lost == 0)
     }
 
-    fn move_packs(&self, packs: &[u32], needed: &Needed, writer: &Writer) -> Result<()> {
+    fn move_packs(&self, packs: &[u32], needed: &HashSet<BlobId>, writer: &Writer) -> Result<()> {
         let context = self.context;
         let packs: Vec<_> = packs.iter().filter_map(|pack| self.index.pack(*pack)).collect();
         let bytes = packs.iter().map(|pack| pack.size).sum();
@@ -253,7 +273,7 @@ impl Job<'_> {
             context.check_stop()?;
             match self.source.sealed_pack(&pack.id).map_err(RepoError::into_finding) {
                 Ok(sealed) => {
-                    writer.take_sealed(&sealed, |id| needed.ids.contains(id))?;
+                    writer.take_sealed(&sealed, |id| needed.contains(id))?;
                     context.progress.add(1, sealed.len());
                 }
                 Err(Ok(finding)) => findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding),

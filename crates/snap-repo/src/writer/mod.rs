@@ -20,7 +20,7 @@ pub(crate) use self::members::BLOBS_PER_INDEX;
 pub use self::members::Lagging;
 pub(crate) use self::members::{CopySet, Members};
 use self::members::{Member, Standing, Written};
-pub use self::sealed::SealedPack;
+pub use self::sealed::{SealedPack, Stored};
 use crate::index::Fresh;
 use crate::marks::Marks;
 use crate::pack::{Group, PackBuilder, seal_unit};
