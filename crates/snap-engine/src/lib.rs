@@ -3,7 +3,7 @@
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
-//! - [`check()`] verifies a repository, [`check_keyless`] without any key.
+//! - [`check()`] verifies a repository, [`check_keyless`] without any key; [`heal()`] brings back what is damaged.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`prune()`] frees the space of what no snapshot needs.
@@ -20,6 +20,7 @@ mod context;
 mod copy;
 mod error;
 mod forget;
+mod heal;
 pub mod locks;
 pub mod look;
 mod prune;
@@ -36,6 +37,7 @@ pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
 pub use copy::{CopyOptions, CopyReport, copy_snapshots};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
+pub use heal::{HealOptions, HealReport, Sibling, heal};
 pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};

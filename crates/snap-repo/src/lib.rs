@@ -19,6 +19,7 @@ mod copies;
 mod epochs;
 mod error;
 mod forget;
+mod heal;
 mod index;
 mod keyring;
 mod listing;

@@ -1,7 +1,7 @@
 //! Bringing a copy up to date: the snapshots that another has and it lacks, with all that they need. Sealed units move as
 //! they are; no plaintext is made of data.
 
-mod walk;
+pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +27,10 @@ pub struct CopyOptions {
     pub time: Time,
     /// Look only.
     pub dry_run: bool,
+    /// Bring these snapshots and no other.
+    pub only: Option<HashSet<ObjectId>>,
+    /// Packs of the target that are known to be damaged.
+    pub distrust: HashSet<ObjectId>,
     /// Size at which a pack is finished, bytes.
     pub pack_target: usize,
 }
@@ -34,7 +38,8 @@ pub struct CopyOptions {
 impl CopyOptions {
     /// At this time, with packs as a backup makes them.
     pub fn new(time: Time) -> Self {
-        Self { time, dry_run: false, pack_target: WriterOptions::default().pack_target }
+        let pack_target = WriterOptions::default().pack_target;
+        Self { time, dry_run: false, only: None, distrust: HashSet::new(), pack_target }
     }
 }
 
@@ -77,7 +82,10 @@ pub fn copy_snapshots(
             RepoError::Refused("the copy lacks keys that the other has: bring these first".into()).into()
         );
     }
-    let missing = find_missing(source, target, cache, context)?;
+    let mut missing = find_missing(source, target, cache, context)?;
+    if let Some(only) = &options.only {
+        missing.snapshots.retain(|snapshot| only.contains(&snapshot.id));
+    }
     let mut report = CopyReport::default();
     let source_index = match missing.snapshots.is_empty() {
         true => Arc::default(),
@@ -222,6 +230,7 @@ impl Job<'_> {
             pack_target: self.options.pack_target,
             domain: Some(self.domain.name.clone()),
             uploads: 1,
+            distrust: self.options.distrust.clone(),
             ..WriterOptions::default()
         };
         Ok(Writer::begin(&target, index, cache, options)?)

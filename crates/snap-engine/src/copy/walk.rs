@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use snap_format::BlobId;
+use snap_format::{BlobId, BlobKind, TreeBlob};
 use snap_repo::{
     BlobReader, DomainKeys, Index, RepoError, Repository, Scratch, Snapshot, Writer, for_each_parallel,
 };
 
 use super::children;
+use crate::backup::tree_look::LocalTrees;
 use crate::{Context, EngineError, Event, Result};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,21 +49,49 @@ pub(super) fn all_of(
     take(&ids)
 }
 
-/// Called for each tree with the ids that it is and names, or its own and what is wrong with it.
-type Each<'a> = dyn Fn(&[BlobId], Option<EngineError>) -> Result<()> + Sync + 'a;
+/// Called for each tree with its id, and the ids of data that it names, or what is wrong with it.
+pub(crate) type Each<'a> = dyn Fn(&BlobId, Result<&[BlobId], EngineError>) -> Result<()> + Sync + 'a;
 
 /// Reads the trees of the source.
-pub(super) struct Walk<'a> {
-    source: &'a Repository,
+pub(crate) struct Walk<'a> {
     reader: BlobReader,
+    /// Trees that this machine keeps, for what no copy gives.
+    local: Option<LocalTrees>,
     domain: &'a DomainKeys,
     scratches: Mutex<Vec<Scratch>>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(source: &'a Repository, index: &Arc<Index>, domain: &'a DomainKeys) -> Self {
-        let reader = BlobReader::new(source.clone(), Arc::clone(index));
-        Self { source, reader, domain, scratches: Mutex::default() }
+    pub(super) fn new(source: &Repository, index: &Arc<Index>, domain: &'a DomainKeys) -> Self {
+        Self::over(BlobReader::new(source.clone(), Arc::clone(index)), domain)
+    }
+
+    /// Reads trees of this domain.
+    pub(crate) fn over(reader: BlobReader, domain: &'a DomainKeys) -> Self {
+        Self { reader, local: None, domain, scratches: Mutex::default() }
+    }
+
+    /// Takes trees that cannot be read from those that this machine keeps.
+    pub(crate) fn with_local(self, local: LocalTrees) -> Self {
+        Self { local: Some(local), ..self }
+    }
+
+    /// Reads a blob from wherever it is whole.
+    pub(crate) fn blob(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Err(error) = self.reader.read(self.domain, kind, id, scratch, plain) else { return Ok(()) };
+        match self.local.as_ref().filter(|_| kind == BlobKind::Tree).and_then(|local| local.find(id)) {
+            Some(kept) => {
+                *plain = kept;
+                Ok(())
+            }
+            None => Err(error.into()),
+        }
     }
 
     /// Gives what the target lacks of all these snapshots to `take`. What is damaged is told, and left out: then the answer is
@@ -77,7 +106,7 @@ impl<'a> Walk<'a> {
         let mut is_known = true;
         let mut roots = Vec::new();
         for snapshot in snapshots {
-            match self.source.open_body(snapshot).map_err(RepoError::into_finding) {
+            match self.reader.repository().open_body(snapshot).map_err(RepoError::into_finding) {
                 Ok(body) => roots.push(body.root),
                 Err(Ok(finding)) => {
                     context.observer.event(Event::Finding(&finding));
@@ -89,8 +118,10 @@ impl<'a> Walk<'a> {
         let most = most_ids(context);
         let ids = Mutex::new(HashSet::new());
         let has_damage = AtomicBool::new(false);
-        let each = |found: &[BlobId], error: Option<EngineError>| -> Result<()> {
-            lock(&ids).extend(found.iter().filter(|id| !writer.knows(id)));
+        let each = |tree: &BlobId, data: Result<&[BlobId], EngineError>| -> Result<()> {
+            let (data, error) = data.map_or_else(|error| (&[][..], Some(error)), |data| (data, None));
+            let lacking = data.iter().chain([tree]).filter(|id| !writer.knows(id));
+            lock(&ids).extend(lacking.copied());
             if let Some(error) = error {
                 has_damage.store(true, Ordering::Relaxed);
                 tell(error, context)?;
@@ -117,10 +148,11 @@ impl<'a> Walk<'a> {
     ) -> Result<Vec<&'s Snapshot>> {
         let mut complete = Vec::new();
         for snapshot in snapshots {
-            let Ok(body) = self.source.open_body(snapshot) else { continue };
+            let Ok(body) = self.reader.repository().open_body(snapshot) else { continue };
             let lacks = AtomicBool::new(false);
-            let each = |ids: &[BlobId], error: Option<EngineError>| -> Result<()> {
-                if error.is_some() || !ids.iter().all(|id| writer.knows(id)) {
+            let each = |tree: &BlobId, data: Result<&[BlobId], EngineError>| -> Result<()> {
+                let knows = |data: &[BlobId]| data.iter().chain([tree]).all(|id| writer.knows(id));
+                if !data.is_ok_and(knows) {
                     lacks.store(true, Ordering::Relaxed);
                 }
                 Ok(())
@@ -134,7 +166,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes through all trees below `roots`, each once, level by level; calls `between` now and then.
-    fn visit(
+    pub(crate) fn visit(
         &self,
         roots: Vec<BlobId>,
         context: Context<'_>,
@@ -147,15 +179,14 @@ impl<'a> Walk<'a> {
             let mut next = Vec::new();
             for slice in level.chunks(SLICE) {
                 let below = Mutex::new(Vec::new());
-                for_each_parallel(slice, self.source.backend().parallelism(), |id| {
+                for_each_parallel(slice, self.reader.repository().backend().parallelism(), |id| {
                     context.check_stop()?;
                     match self.tree(id) {
-                        Ok((mut data, mut trees)) => {
+                        Ok((data, mut trees)) => {
                             lock(&below).append(&mut trees);
-                            data.push(*id);
-                            each(&data, None)
+                            each(id, Ok(&data))
                         }
-                        Err(error) => each(&[*id], Some(error)),
+                        Err(error) => each(id, Err(error)),
                     }
                 })?;
                 let below = below.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +206,12 @@ impl<'a> Walk<'a> {
         };
         let tree = self.reader.tree(self.domain, id, &mut scratch);
         lock(&self.scratches).push(scratch);
-        Ok(children(&tree?))
+        let error = match tree {
+            Ok(tree) => return Ok(children(&tree)),
+            Err(error) => error,
+        };
+        let kept = self.local.as_ref().and_then(|local| TreeBlob::decode(&local.find(id)?).ok());
+        kept.map(|tree| children(&tree)).ok_or_else(|| error.into())
     }
 }
 

@@ -30,6 +30,11 @@ impl Repository {
 }
 
 impl SealedPack {
+    /// All of it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Its length, bytes.
     pub fn len(&self) -> u64 {
         self.bytes.len() as u64
