@@ -167,6 +167,24 @@ pub fn open_for_reading(app: &App, place: &Place, purpose: Purpose) -> Result<Op
     open_patiently(app, place, &secret, purpose)
 }
 
+/// The other copies that snap.toml names, whether `--copy` chose this one or not: those that answer.
+pub fn siblings(app: &App, place: &Place) -> Result<Vec<Opened>, Failure> {
+    let mut out = Vec::new();
+    for other in Place::siblings(app, place)? {
+        match open_for_reading(app, &other, Purpose::Keys) {
+            Ok(opened) => out.push(opened),
+            Err(failure) if matches!(failure.exit, Exit::Interrupted | Exit::Terminated) => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                let name = &other.copy.name;
+                app.out.warning(&format!("the copy {name} cannot be asked: {}", in_words(&failure)));
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// Brings all copies to the keys of the one that has the newest, and opens those anew that had older ones, or another slot.
 fn agree_on_keys(
     app: &App,

@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use snap_backend::{Backend, Bytes, ErrorKind, ObjectName};
 use snap_crypto::hash;
-use snap_format::{HEAD_LEN, Head, IndexObject, IndexedPack, ObjectId, ObjectKind, Time, limits};
+use snap_format::{Config, HEAD_LEN, Head, IndexObject, IndexedPack, ObjectId, ObjectKind, Time, limits};
 
+use crate::copies::put_config;
 use crate::listing::list_area;
 use crate::marks::Marks;
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
+use crate::open::read_config;
 use crate::verify::check_name;
 use crate::writer::{BLOBS_PER_INDEX, lock};
 use crate::{
@@ -109,12 +111,26 @@ impl Repository {
         self.put_box(Area::Index, ObjectKind::Index, &payload).map(drop)
     }
 
-    /// Puts the epochs of this repository back into a copy in which they are damaged or missing, and makes its config whole if
-    /// one of the two is. Returns the names of what was put. What the copy has beyond that stays; it is told if that is a fork.
-    pub fn put_back_keys(&self, target: &dyn Backend) -> Result<Vec<String>> {
-        let mut put = mend_config(target)?;
-        let listed = list_area(target, Area::Epochs)?;
+    /// Puts the epochs of this repository back into a copy in which they are damaged or missing, and makes its config whole: from
+    /// the other of the two, or, if both are lost, anew. Returns the names of what was put. What the copy has beyond that
+    /// stays; it is told if that is a fork. Nothing is put into a place that has none of the epochs.
+    pub fn put_back_keys(&self, target: &dyn Backend, now: Time) -> Result<Vec<String>> {
         let is_own = |id: &ObjectId| self.inner.valid.contains(id);
+        if !list_area(target, Area::Epochs)?.iter().any(|object| is_own(&object.id)) {
+            return Err(RepoError::NoRepository(target.location()));
+        }
+        let mut put = mend_config(target)?;
+        if let Err(RepoError::Damaged(_) | RepoError::NoRepository(_)) = read_config(target) {
+            for name in [CONFIG, CONFIG_BACKUP] {
+                target.delete(&fixed_name(name))?;
+                put.push(name.to_owned());
+            }
+            put_config(
+                target,
+                &Config { copy: snap_crypto::random()?, created: now, ..self.config().clone() },
+            )?;
+        }
+        let listed = list_area(target, Area::Epochs)?;
         for id in listed.into_iter().map(|object| object.id).filter(is_own) {
             let name = object_name(Area::Epochs, &id);
             let own = self.backend().get(&name)?;

@@ -10,6 +10,7 @@ mod deleted;
 mod diff;
 mod find;
 mod forget;
+mod heal;
 mod immutable;
 mod init;
 mod key;
