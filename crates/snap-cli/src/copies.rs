@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use snap_backend::Backend;
 use snap_engine::Lag;
 use snap_format::ObjectId;
 use snap_repo::{Epochs, RepoError, Repository, Secret};
 
 use crate::app::App;
+use crate::commands::Done;
 use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::json;
@@ -247,7 +248,104 @@ fn newest_keys(outcomes: &[Result<Opened, Failure>]) -> Result<Option<Repository
     Ok(newest.cloned())
 }
 
+/// Opens the copies of a run that changes each of them for itself; the same for a repository without others.
+pub fn open_each(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, Failure> {
+    let places = Place::all(app)?;
+    if places.len() > 1 {
+        return open_places(app, places, purpose, is_rehearsal);
+    }
+    let opened = repo::open(app, purpose)?;
+    if !is_rehearsal {
+        opened.require_current_keys()?;
+    }
+    Ok(Copies::of_one(opened))
+}
+
+/// Adds what another copy counted; what is no number stays as it is.
+fn add(into: &mut json::Object, from: &json::Object) {
+    for (key, value) in from {
+        match (into.get_mut(key), value) {
+            (Some(Value::Object(into)), Value::Object(from)) => add(into, from),
+            (Some(sum), value) => {
+                if let Some(both) = sum.as_u64().zip(value.as_u64()) {
+                    *sum = both.0.saturating_add(both.1).into();
+                }
+            }
+            (None, value) => drop(into.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
 impl Copies {
+    /// Whether there are others beside the first, open or not.
+    pub fn are_several(&self) -> bool {
+        self.names.len() > 1
+    }
+
+    /// Does the same in each copy for itself: what fails in one hinders no other. The summary adds up what `verb` counts, and
+    /// says under `copies` what it was in each.
+    pub fn in_each(
+        &mut self,
+        app: &App,
+        verb: impl Fn(&Opened) -> Result<json::Object, Failure>,
+    ) -> Result<Done, Failure> {
+        if !self.are_several() {
+            return verb(self.first()).map(Done::with);
+        }
+        let (mut sum, mut done, mut failed) = (json::Object::new(), Vec::new(), None);
+        for (opened, position) in self.opened.iter().zip(&self.positions) {
+            let name = &opened.copy.name;
+            app.out.done(&format!("the copy {name}:"));
+            let state = match verb(opened) {
+                Ok(counted) => {
+                    add(&mut sum, &counted);
+                    let mut state = json::object(json!({ "name": name, "state": "ok" }));
+                    state.extend(counted);
+                    state
+                }
+                Err(failure)
+                    if matches!(failure.exit, Exit::Interrupted | Exit::Terminated | Exit::Usage) =>
+                {
+                    return Err(failure);
+                }
+                Err(failure) => {
+                    let why = in_words(&failure);
+                    let hint = failure.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    app.out.warning(&format!("the copy {name}: {why}{hint}"));
+                    failed.get_or_insert(failure);
+                    json::object(json!({ "name": name, "state": "failed", "reason": why }))
+                }
+            };
+            done.push((*position, Value::from(state)));
+        }
+        if let Some(failure) = failed.as_ref().filter(|_| sum.is_empty()) {
+            return Err(failure.clone());
+        }
+        let lagging = self.states(app).into_iter();
+        let absent: Vec<usize> = self.absent.iter().map(|absent| absent.position).collect();
+        done.extend(absent.into_iter().zip(lagging));
+        done.sort_by_key(|(position, _)| *position);
+        sum.insert("copies".into(), done.into_iter().map(|(_, state)| state).collect::<Vec<_>>().into());
+        Ok(Done { exit: failed.map_or(Exit::Done, |failure| failure.exit), summary: sum })
+    }
+
+    /// Writes records into the first copy, and brings them to the others as they are. Returns what the summary says of each.
+    pub fn write_records(
+        &mut self,
+        app: &App,
+        write: impl FnOnce(&Repository) -> Result<(), RepoError>,
+    ) -> Result<Option<Value>, Failure> {
+        let first = self.first().repository.clone();
+        write(&first)?;
+        let mut lagging = Vec::new();
+        for (copy, opened) in self.opened.iter().enumerate().skip(1) {
+            if let Err(error) = first.bring_records(&opened.repository) {
+                lagging.push(Lag { copy, why: in_words(&error.into()) });
+            }
+        }
+        Ok(self.are_several().then(|| self.tell(app, lagging, true)))
+    }
+
     /// A repository without others.
     pub fn of_one(opened: Opened) -> Self {
         let names = vec![opened.copy.name.clone()];

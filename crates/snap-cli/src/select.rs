@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use snap_backend::ErrorKind;
 use snap_engine::{EngineError, Selector, SnapshotFilter};
-use snap_format::ObjectId;
+use snap_format::{ObjectId, Time};
 use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
 use crate::app::App;
@@ -65,6 +65,24 @@ pub fn load_with_records(
 /// Everything, for who decides what becomes of it.
 pub fn load_all(app: &App, opened: &Opened, filter: &FilterArgs) -> Result<Everything, Failure> {
     read(app, opened, filter, false, true)
+}
+
+/// Those that pass the filters, of each copy.
+pub fn load_from_all(app: &App, copies: &[Opened], filter: &FilterArgs) -> Result<Vec<Snapshots>, Failure> {
+    copies.iter().map(|opened| read(app, opened, filter, false, true).map(meant)).collect()
+}
+
+/// All of these, each once, oldest first.
+pub fn union(all: &[Snapshots]) -> Vec<&Snapshot> {
+    let mut list: Vec<&Snapshot> = all.iter().flat_map(|snapshots| &snapshots.list).collect();
+    list.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
+    list.dedup_by_key(|snapshot| snapshot.id);
+    list
+}
+
+/// A time for a record that is to outdo those of all copies.
+pub fn time_after(all: &[Snapshots], now: Time) -> Time {
+    all.iter().fold(now, |time, copy| time.max(copy.overlays.time_after(now)))
 }
 
 fn meant(everything: Everything) -> Snapshots {

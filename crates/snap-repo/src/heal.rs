@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use snap_backend::{Backend, Bytes, ErrorKind, ObjectName};
 use snap_crypto::hash;
-use snap_format::{Config, HEAD_LEN, Head, IndexObject, IndexedPack, ObjectId, ObjectKind, Time, limits};
+use snap_format::{
+    CONFIG_CHECKSUM_LEN, Config, HEAD_LEN, Head, IndexObject, IndexedPack, ObjectId, ObjectKind, Time, limits,
+};
 
 use crate::copies::put_config;
 use crate::listing::list_area;
@@ -113,23 +115,14 @@ impl Repository {
 
     /// Puts the epochs of this repository back into a copy in which they are damaged or missing, and makes its config whole: from
     /// the other of the two, or, if both are lost, anew. Returns the names of what was put. What the copy has beyond that
-    /// stays; it is told if that is a fork. Nothing is put into a place that has none of the epochs.
+    /// stays; it is told if that is a fork. Nothing is put into a place that shows no sign of being a copy.
     pub fn put_back_keys(&self, target: &dyn Backend, now: Time) -> Result<Vec<String>> {
         let is_own = |id: &ObjectId| self.inner.valid.contains(id);
-        if !list_area(target, Area::Epochs)?.iter().any(|object| is_own(&object.id)) {
+        let has_own = list_area(target, Area::Epochs)?.iter().any(|object| is_own(&object.id));
+        if !has_own && !read_config(target).is_ok_and(|config| config.repository == self.id()) {
             return Err(RepoError::NoRepository(target.location()));
         }
-        let mut put = mend_config(target)?;
-        if let Err(RepoError::Damaged(_) | RepoError::NoRepository(_)) = read_config(target) {
-            for name in [CONFIG, CONFIG_BACKUP] {
-                target.delete(&fixed_name(name))?;
-                put.push(name.to_owned());
-            }
-            put_config(
-                target,
-                &Config { copy: snap_crypto::random()?, created: now, ..self.config().clone() },
-            )?;
-        }
+        let mut put = self.put_back_config(target, now)?;
         let listed = list_area(target, Area::Epochs)?;
         for id in listed.into_iter().map(|object| object.id).filter(is_own) {
             let name = object_name(Area::Epochs, &id);
@@ -147,6 +140,49 @@ impl Repository {
         put.extend(missing.filter(is_there).map(|id| object_name(Area::Epochs, id).to_string()));
         Ok(put)
     }
+
+    /// Makes the config of this copy whole again from whichever of the two is. Returns the name of what was put.
+    pub fn put_back_own_config(&self, now: Time) -> Result<Vec<String>> {
+        self.keyring().require_owner(VERB)?;
+        self.put_back_config(self.backend().as_ref(), now)
+    }
+
+    fn put_back_config(&self, target: &dyn Backend, now: Time) -> Result<Vec<String>> {
+        let mut whole: Vec<(&str, Option<Bytes>)> = Vec::new();
+        for name in [CONFIG, CONFIG_BACKUP] {
+            let bytes = match target.get(&fixed_name(name)) {
+                Ok(bytes) => Some(bytes).filter(|bytes| has_checksum(bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+            whole.push((name, bytes));
+        }
+        let good = whole.iter().find_map(|(_, bytes)| bytes.clone());
+        match read_config(target) {
+            Ok(_) => {}
+            Err(RepoError::Damaged(_) | RepoError::NoRepository(_)) if good.is_none() => {
+                [CONFIG, CONFIG_BACKUP].iter().try_for_each(|name| target.delete(&fixed_name(name)))?;
+                let config = Config { copy: snap_crypto::random()?, created: now, ..self.config().clone() };
+                put_config(target, &config)?;
+                return Ok(vec![CONFIG.to_owned(), CONFIG_BACKUP.to_owned()]);
+            }
+            // Two that differ, or one of a newer version: a person has to judge.
+            Err(error) => return Err(error),
+        }
+        let mut put = Vec::new();
+        for (name, _) in whole.iter().filter(|(_, bytes)| bytes.is_none()) {
+            if let Some(good) = &good {
+                target.delete(&fixed_name(name))?;
+                target.put(&fixed_name(name), good.clone())?;
+                put.push((*name).to_owned());
+            }
+        }
+        Ok(put)
+    }
+}
+
+fn has_checksum(config: &[u8]) -> bool {
+    config.split_last_chunk::<CONFIG_CHECKSUM_LEN>().is_some_and(|(body, checksum)| hash(body) == *checksum)
 }
 
 /// What stands at a name.
@@ -180,32 +216,4 @@ fn put_back(target: &dyn Backend, area: Area, id: &ObjectId, bytes: Bytes) -> Re
     }
     target.put(&name, bytes)?;
     Ok(true)
-}
-
-/// Makes a config that is missing or damaged from the other one, if that is whole.
-pub(crate) fn mend_config(target: &dyn Backend) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for name in [CONFIG, CONFIG_BACKUP] {
-        found.push(match target.get(&fixed_name(name)) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        });
-    }
-    let is_whole = |bytes: &Option<Bytes>| {
-        let parts = bytes.as_ref().and_then(|bytes| bytes.split_last_chunk::<32>());
-        parts.is_some_and(|(config, checksum)| hash(config) == *checksum)
-    };
-    let (good, bad, name) = match (is_whole(&found[0]), is_whole(&found[1])) {
-        (true, false) => (found.swap_remove(0), found.pop().flatten(), CONFIG_BACKUP),
-        (false, true) => (found.pop().flatten(), found.pop().flatten(), CONFIG),
-        // Both are whole, or nothing is: then somebody else has to judge.
-        _ => return Ok(Vec::new()),
-    };
-    let Some(good) = good else { return Ok(Vec::new()) };
-    if bad.is_some() {
-        target.delete(&fixed_name(name))?;
-    }
-    target.put(&fixed_name(name), good)?;
-    Ok(vec![name.to_owned()])
 }

@@ -27,9 +27,12 @@ use snap_repo::{
     parse_object_name,
 };
 
+use crate::check::CONFIGS;
 use crate::work::lock;
 use crate::{Context, CopyOptions, Event, Phase, Result, copy_snapshots, prune};
 
+/// The source of what was made of something else in the same copy.
+const OWN: &str = "itself";
 /// A pack on its way from one copy to another is in memory twice.
 const PACK_BYTES: u64 = 40 << 20;
 
@@ -100,6 +103,10 @@ pub fn heal(
         bad: HashSet::new(),
         report: HealReport::default(),
     };
+    if findings.iter().any(|finding| CONFIGS.contains(&finding.object.as_str())) {
+        let put = repository.put_back_own_config(options.time)?;
+        heal.report.objects.extend(put.into_iter().map(|name| (name, OWN.to_owned())));
+    }
     heal.objects()?;
     heal.index()?;
     heal.blobs()?;
