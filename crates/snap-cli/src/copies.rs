@@ -329,6 +329,19 @@ impl Copies {
         Ok(Done { exit: failed.map_or(Exit::Done, |failure| failure.exit), summary: sum })
     }
 
+    /// Brings pins and tags of each copy to the others: a copy that was away knows of what must stay before it forgets.
+    pub fn share_records(&self, app: &App) {
+        for (to, target) in self.opened.iter().enumerate() {
+            for (_, source) in self.opened.iter().enumerate().filter(|(from, _)| *from != to) {
+                if let Err(error) = source.repository.bring_records(&target.repository) {
+                    let (from, to) = (&source.copy.name, &target.copy.name);
+                    let why = in_words(&error.into());
+                    app.out.warning(&format!("the pins of the copy {from} were not brought to {to}: {why}"));
+                }
+            }
+        }
+    }
+
     /// Writes records into the first copy, and brings them to the others as they are. Returns what the summary says of each.
     pub fn write_records(
         &mut self,

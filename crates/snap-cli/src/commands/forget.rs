@@ -22,6 +22,9 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args, &configured)?;
     let mut copies = copies::open_each(app, Purpose::Deciding, args.dry_run)?;
     copies.first().repository.keyring().require_owner("forgetting snapshots")?;
+    if !args.dry_run {
+        copies.share_records(app);
+    }
     let named = named(app, args, &copies)?;
     let are_several = copies.are_several();
     copies.in_each(app, |opened| {
