@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod odd;
+pub mod scene;
 pub mod stores;
 
 use std::path::{Path, PathBuf};
