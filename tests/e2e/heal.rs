@@ -204,3 +204,24 @@ fn only_an_owner_heals() {
     lab.run("host", &["key", "add", "--role", "restore", "--new-key-file", key.to_str().unwrap()]).summary(0);
     lab.run_with_key("host", "reader.key", &["check", "--repair"]).summary(12);
 }
+
+#[test]
+fn a_snapshot_that_is_damaged_is_read_from_another_copy() {
+    let three = Three::new();
+    three.backup();
+    three.version(2);
+    let newest = three.backup()["snapshot"].clone();
+    make_writable(&three.lab.path("repo"));
+    let files = files_below(&three.lab.path("repo/snapshots"));
+    flip(files.iter().find(|file| file.ends_with(newest.as_str().unwrap())).unwrap());
+    let target = three.lab.path("restored");
+    let source = format!("latest:{}", three.lab.path("source").display());
+    let args = ["restore", &source, "--target", target.to_str().unwrap(), "--cache-dir", "cold"];
+    let ran = three.run(&args);
+    assert_eq!(ran.summary(0)["snapshot"], newest);
+    assert!(ran.stderr.contains("come from the copy second"), "{}", ran.stderr);
+    assert!(
+        std::fs::read(target.join("noise")).unwrap()
+            == std::fs::read(three.lab.path("source/noise")).unwrap()
+    );
+}

@@ -22,6 +22,7 @@ use snap_format::{ObjectId, Time};
 use snap_repo::{Area, Epochs, Index, RepoError, Repository, Secret, parse_object_name};
 
 const LIMIT: Duration = Duration::from_secs(300);
+
 /// The objects that were put, by area.
 fn puts(recording: &RecordingBackend, area: &str) -> Vec<String> {
     let calls = recording.take().into_iter().filter(|call| call.operation == Operation::Put);
