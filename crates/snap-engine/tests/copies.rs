@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use check_support::forger::Forger;
-use common::compare::{Leeway, assert_same};
-use common::scene::{NOW, PACK, Scene};
+use common::scene::{NOW, Scene};
 use common::stores::Hooked;
 use common::within;
 use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint, RecordingBackend};
 use snap_backend::{Backend, MemoryBackend, Operation};
-use snap_engine::{BackupReport, Context, CopyOptions, CopyReport, copy_snapshots};
-use snap_format::{ObjectId, Time};
+use snap_engine::{CopyOptions, CopyReport, copy_snapshots};
+use snap_format::ObjectId;
 use snap_repo::{Area, Epochs, Index, RepoError, Repository, Secret, parse_object_name};
 
 const LIMIT: Duration = Duration::from_secs(300);
