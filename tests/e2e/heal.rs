@@ -19,7 +19,7 @@ fn a_backup_after_a_pack_was_lost_restores() {
         let path = format!("latest:{}", source.display());
         lab.run("host", &["restore", &path, "--target", lab.path(target).to_str().unwrap()])
     };
-    type Damage = fn(&std::path::Path);
+    type Damage = fn(&Path);
     let damages: [(&str, Damage); 2] = [
         ("deleted", |pack| std::fs::remove_file(pack).unwrap()),
         ("truncated", |pack| {

@@ -61,7 +61,7 @@ pub fn open_places(
 ) -> Result<Copies, Failure> {
     let names = places.iter().map(|place| place.copy.name.clone()).collect();
     let keyed = load_secrets(app, places)?;
-    let mut outcomes = open_each(app, &keyed, purpose);
+    let mut outcomes = open_all_keyed(app, &keyed, purpose);
     agree_on_keys(app, &keyed, &mut outcomes, purpose, is_rehearsal)?;
     let mut copies = Copies { names, opened: Vec::new(), positions: Vec::new(), absent: Vec::new() };
     let mut failures = Vec::new();
@@ -132,7 +132,7 @@ fn load_secrets(app: &App, places: Vec<Place>) -> Result<Vec<Keyed>, Failure> {
 }
 
 /// Opens all at the same time: one that is down is waited for once.
-fn open_each(app: &App, keyed: &[Keyed], purpose: Purpose) -> Vec<Result<Opened, Failure>> {
+fn open_all_keyed(app: &App, keyed: &[Keyed], purpose: Purpose) -> Vec<Result<Opened, Failure>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = keyed
             .iter()
@@ -371,16 +371,16 @@ impl Copies {
     }
 
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.
-    pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> serde_json::Value {
+    pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Value {
         self.states_after(app, lagging, is_written).into()
     }
 
     /// Warns of those that cannot be opened; what a summary says of them.
-    pub fn states(&mut self, app: &App) -> Vec<serde_json::Value> {
+    pub fn states(&mut self, app: &App) -> Vec<Value> {
         self.states_after(app, Vec::new(), false)
     }
 
-    fn states_after(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Vec<serde_json::Value> {
+    fn states_after(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Vec<Value> {
         for Lag { copy, why } in lagging {
             self.absent.push(Absent { position: self.positions[copy], why, is_missing: false });
         }

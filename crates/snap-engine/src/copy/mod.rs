@@ -148,7 +148,9 @@ fn find_missing(
     there_said.require_complete()?;
     let mut there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
     // Put by a copy that did not come to its end: something may have been pruned from under them.
-    target.unsettled_snapshots(cache).iter().for_each(|id| drop(there.remove(id)));
+    for id in target.unsettled_snapshots(cache) {
+        there.remove(&id);
+    }
     let gone_there = there_said.ever_forgotten();
     let lacks = |id: &ObjectId| !there.contains(id) && !gone_there.contains(id);
     let forgotten: BTreeSet<ObjectId> =
