@@ -9,7 +9,7 @@ use snap_format::{ObjectId, Time};
 use snap_repo::{Index, Repository};
 
 use super::compare::{Leeway, assert_same};
-use super::{Lab, odd};
+use super::{Lab, in_memory, odd};
 
 /// Small packs, so that a run has many steps.
 pub const PACK: usize = 20 << 10;
@@ -23,7 +23,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let (lab, first) = common::in_memory();
+        let (lab, first) = in_memory();
         let second = Arc::new(MemoryBackend::new());
         lab.repository().create_copy(second.as_ref(), NOW).unwrap();
         let scene = Self { lab, stores: [first, second] };
