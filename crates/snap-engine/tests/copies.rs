@@ -18,7 +18,7 @@ use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint, RecordingBacken
 use snap_backend::{Backend, MemoryBackend, Operation};
 use snap_engine::{CopyOptions, CopyReport, copy_snapshots};
 use snap_format::ObjectId;
-use snap_repo::{Area, Epochs, Index, RepoError, Repository, Secret, parse_object_name};
+use snap_repo::{Area, Epochs, RepoError, Repository, Secret, parse_object_name};
 
 const LIMIT: Duration = Duration::from_secs(300);
 

@@ -11,8 +11,10 @@ use common::scene::{NOW, PACK, Scene};
 use common::within;
 use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint};
 use snap_backend::{Backend, ObjectName};
+use snap_engine::backup::backup_in_packs;
 use snap_engine::{
-    CheckOptions, CheckReport, EngineError, HealOptions, HealReport, ReadData, Sibling, check, heal, prune,
+    CheckOptions, CheckReport, Context, CopyOptions, EngineError, HealOptions, HealReport, ReadData, Sibling,
+    check, copy_snapshots, heal, prune,
 };
 use snap_format::{BlobKind, ObjectId};
 use snap_repo::prune::PruneOptions;
@@ -56,7 +58,7 @@ impl Scene {
         self.try_heal(self.store(1)).unwrap()
     }
 
-    /// Versions of which the second copy lacks some and has packed the others otherwise.
+    /// Versions that both copies have, in packs of which some differ.
     fn diverged() -> Self {
         let scene = Self::new();
         scene.backup(&[scene.store(0)]);
@@ -65,6 +67,9 @@ impl Scene {
         scene.write(3);
         scene.backup(&[scene.store(0)]);
         scene.copy();
+        let options = CopyOptions { pack_target: PACK, ..CopyOptions::new(NOW) };
+        copy_snapshots(&scene.open(1), &scene.open(0), None, &options, scene.lab.context()).unwrap();
+        assert_eq!(scene.snapshots(0), scene.snapshots(1));
         scene
     }
 
@@ -133,6 +138,49 @@ fn what_nobody_has_stays_and_the_rest_is_saved_from_its_pack() {
     let report = heal(&target, &[], &found, None, &options, scene.lab.context()).unwrap();
     assert!(report.file_blobs > 0 && report.lost == 0, "{report:?}");
     assert_eq!(report.removed, [pack]);
+    scene.is_sound(1);
+}
+
+/// What was saved must not be superfluous to the next prune, because the damaged pack still says that it has it.
+#[test]
+fn what_was_saved_of_a_damaged_pack_survives_prunes() {
+    let scene = Scene::new();
+    let large = scene.lab.source("large");
+    let content = std::fs::read(&large).unwrap();
+    std::fs::remove_file(&large).unwrap();
+    scene.backup(&[scene.store(0)]);
+    std::fs::write(&large, &content).unwrap();
+    let context = Context { memory_bytes: 500 << 20, ..scene.lab.context() };
+    let backup = || {
+        let options = scene.lab.options();
+        backup_in_packs(&[scene.open(1)], None, options, context, 64 << 20).unwrap()
+    };
+    backup();
+    let target = scene.open(1);
+    let (index, _) = Index::load(&target, None).unwrap();
+    let pack = index.packs().max_by_key(|pack| pack.size).unwrap();
+    let pack = snap_repo::object_name(Area::Packs, &pack.id).to_string();
+    let length = scene.stores[1].get(&name(&pack)).unwrap().len();
+    scene.stores[1].delete(&name(&pack)).unwrap();
+    scene.stores[1].put(&name(&pack), vec![0; length].into()).unwrap();
+    let report = scene.heal();
+    assert!(report.blobs > 0 && report.lost > 0 && report.removed.is_empty(), "{report:?}");
+    let packs = scene.names(1, "packs/");
+    let prune = |grace| {
+        let options = PruneOptions { grace, pack_target: PACK, ..PruneOptions::at(NOW) };
+        prune(&scene.open(1), &options, context)
+    };
+    prune(Duration::from_secs(1 << 30)).unwrap();
+    assert!(scene.names(1, "packs/").is_superset(&packs), "nothing goes");
+    let refused = prune(Duration::ZERO);
+    assert!(matches!(refused, Err(EngineError::Repo(RepoError::Unprunable(_)))), "{refused:?}");
+    assert!(scene.names(1, "packs/").is_superset(&packs), "nothing went");
+    let again = scene.heal();
+    assert_eq!((again.blobs, again.lost), (0, report.lost), "what was saved is there");
+    // The next backup relies on nothing in that pack; then nobody does.
+    assert!(backup().summary.added_bytes > content.len() as u64);
+    prune(Duration::ZERO).unwrap();
+    assert!(!scene.names(1, "packs/").contains(&pack));
     scene.is_sound(1);
 }
 

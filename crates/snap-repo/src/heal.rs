@@ -48,6 +48,19 @@ impl Repository {
         Ok(true)
     }
 
+    /// Marks packs that are known to be damaged, so far as they are there and not marked: from here on no prune takes them for the
+    /// home of a blob that lies elsewhere too, and no writer relies on them. To be done before anything is stored in their place.
+    pub fn mark_damaged(&self, packs: &HashSet<ObjectId>, time: Time) -> Result<()> {
+        self.keyring().require_owner(VERB)?;
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let marks = Marks::read(self)?;
+        let mut listed: Vec<ObjectId> = self.list(Area::Packs)?.into_iter().map(|(id, _)| id).collect();
+        listed.retain(|id| packs.contains(id) && !marks.names(id));
+        listed.chunks(limits::ITEMS).try_for_each(|part| self.put_mark(part.to_vec(), time).map(drop))
+    }
+
     /// Whether a damaged object of `snapshots/` was a bundle of which nothing is missed: all snapshots that this machine remembers
     /// of it are here again or were forgotten, and so are those that others name as the ones before.
     pub fn is_replaceable_bundle(&self, id: &ObjectId, cache: Option<&Cache>) -> Result<bool> {
@@ -117,6 +130,7 @@ impl Repository {
     /// the other of the two, or, if both are lost, anew. Returns the names of what was put. What the copy has beyond that
     /// stays; it is told if that is a fork. Nothing is put into a place that shows no sign of being a copy.
     pub fn put_back_keys(&self, target: &dyn Backend, now: Time) -> Result<Vec<String>> {
+        self.keyring().require_owner(VERB)?;
         let is_own = |id: &ObjectId| self.inner.valid.contains(id);
         let has_own = list_area(target, Area::Epochs)?.iter().any(|object| is_own(&object.id));
         if !has_own && !read_config(target).is_ok_and(|config| config.repository == self.id()) {

@@ -6,7 +6,8 @@
 //! 1. Objects whose bytes another copy has under the same name: epochs, packs, snapshots, records. They are put in place of
 //!    what stands there.
 //! 2. The index of packs that none names, then damaged index objects go.
-//! 3. Blobs that snapshots need and that lie in no whole pack, into new packs.
+//! 3. Marks for the packs that stay damaged; then blobs that snapshots need and that lie in no whole pack, into new packs. Without
+//!    the marks a prune could find these superfluous.
 //! 4. Snapshots that are gone, with all that they need.
 //! 5. What is left of damaged packs goes, as a prune would do it (F32), and so do damaged bundles of snapshots and marks once
 //!    nothing is missing for want of them.
@@ -265,6 +266,7 @@ impl Heal<'_> {
         if self.bad.is_empty() && !self.damage.has_dangling && !self.damage.is_index_torn {
             return Ok(());
         }
+        self.repository.mark_damaged(&self.bad, self.options.time)?;
         let mut snapshots = self.repository.snapshots()?.snapshots;
         // What an index object that is lost has named nobody knows.
         if !self.damage.is_index_torn {

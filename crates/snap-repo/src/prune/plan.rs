@@ -126,7 +126,7 @@ pub(super) fn choose(
     is_old: impl Fn(&Listed) -> bool,
 ) -> Choice {
     if !options.damaged.is_empty() {
-        return choose_damaged(inventory, marks, &options.damaged);
+        return choose_damaged(inventory, &options.damaged);
     }
     let mut choice = Choice::default();
     let is_candidate = |pack: &&Pack| inventory.there.contains_key(&pack.id) && !marks.names(&pack.id);
@@ -177,10 +177,10 @@ pub(super) fn choose(
     choice
 }
 
-/// Chooses these, in which nothing counts as stored.
-fn choose_damaged(inventory: &Inventory, marks: &Marks, damaged: &HashSet<ObjectId>) -> Choice {
+/// Chooses these, in which nothing counts as stored, marked or not: whoever found them damaged has marked them.
+fn choose_damaged(inventory: &Inventory, damaged: &HashSet<ObjectId>) -> Choice {
     let mut choice = Choice::default();
-    for id in damaged.iter().filter(|id| !marks.names(id)) {
+    for id in damaged {
         match (inventory.number(id), inventory.there.get(id)) {
             (Some(number), Some(_)) => choice.dead.push(number),
             (None, Some(listed)) => choice.orphans.push((*id, listed.size)),
