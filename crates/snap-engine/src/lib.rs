@@ -34,7 +34,7 @@ mod work;
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
-pub use copy::{CopyOptions, CopyReport, copy_snapshots};
+pub use copy::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
 pub use heal::{HealOptions, HealReport, Sibling, heal};

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use check_support::forger::Forger;
-use common::scene::{NOW, Scene};
+use common::scene::{NOW, PACK, Scene};
 use common::stores::Hooked;
 use common::within;
 use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint, RecordingBackend};
 use snap_backend::{Backend, MemoryBackend, Operation};
-use snap_engine::{CopyOptions, CopyReport, copy_snapshots};
+use snap_engine::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
 use snap_format::ObjectId;
-use snap_repo::{Area, Epochs, RepoError, Repository, Secret, parse_object_name};
+use snap_repo::{Area, Epochs, RepoError, Repository, Secret, object_name, parse_object_name};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -227,10 +227,7 @@ fn take_away(store: &MemoryBackend, repository: &Repository, packs: &BTreeSet<St
             Area::Packs => packs.contains(name.as_str()),
             Area::Index => {
                 let parsed = repository.parse_index(&id, &store.get(&name).unwrap()).unwrap();
-                parsed
-                    .packs
-                    .iter()
-                    .all(|pack| packs.contains(snap_repo::object_name(Area::Packs, &pack.id).as_str()))
+                parsed.packs.iter().all(|pack| packs.contains(object_name(Area::Packs, &pack.id).as_str()))
             }
             _ => false,
         };
@@ -391,11 +388,43 @@ fn what_was_forgotten_on_one_side_does_not_come_back() {
     let all = scene.snapshots(0);
     scene.open(0).forget(&all[2..4], &[], NOW).unwrap();
     let report = scene.copy();
-    assert_eq!((report.snapshots.as_slice(), report.forgotten), (&all[4..], 1));
+    assert_eq!(report.snapshots, all[4..]);
+    assert_eq!(note_forgotten(&[&scene.open(0)], &scene.open(1), NOW).unwrap(), 1);
     assert_eq!(scene.snapshots(1), [all[2], all[4]]);
     scene.is_sound(1);
     scene.is_sound(0);
     assert_eq!(scene.copy(), CopyReport::default());
+    assert_eq!(note_forgotten(&[&scene.open(0)], &scene.open(1), NOW).unwrap(), 0);
+}
+
+/// One copy forgot what a second keeps: a third gets it all the same, whichever is asked first.
+#[test]
+fn what_another_copy_keeps_is_not_noted_as_forgotten() {
+    let scene = Scene::new();
+    for version in 1..4 {
+        scene.write(version);
+        scene.backup(&scene.both());
+    }
+    let all = scene.snapshots(0);
+    scene.open(0).forget(&all[..1], &[], NOW).unwrap();
+    let third: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    scene.lab.repository().create_copy(third.as_ref(), NOW).unwrap();
+    let open = || Repository::open(Arc::clone(&third), &scene.lab.secret).unwrap();
+    let options = CopyOptions { pack_target: PACK, ..CopyOptions::new(NOW) };
+    for number in [0, 1] {
+        copy_snapshots(&scene.open(number), &open(), None, &options, scene.lab.context()).unwrap();
+        assert_eq!(note_forgotten(&[&scene.open(0), &scene.open(1)], &open(), NOW).unwrap(), 0);
+    }
+    let there: Vec<_> = open().snapshots().unwrap().snapshots.iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(there, all);
+    // A copy that cannot say what it has may have it.
+    let object = object_name(Area::Snapshots, &all[0]);
+    let bytes = scene.stores[1].get(&object).unwrap();
+    for store in [&scene.store(1), &third] {
+        store.delete(&object).unwrap();
+        store.put(&object, bytes.slice(1..)).unwrap();
+    }
+    assert_eq!(note_forgotten(&[&scene.open(0), &scene.open(1)], &open(), NOW).unwrap(), 0);
 }
 
 #[test]

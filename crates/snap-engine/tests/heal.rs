@@ -50,7 +50,7 @@ impl Scene {
         let options = CheckOptions { read_data: ReadData::All };
         let found = check(&target, &options, self.lab.context())?;
         let siblings = [Sibling { name: "first".into(), repository: self.open(0) }];
-        let options = HealOptions { time: NOW, host: "elsewhere", pack_target: PACK };
+        let options = HealOptions { time: NOW, host: "elsewhere", has_all_copies: true, pack_target: PACK };
         heal(&target, &siblings, &found.findings, None, &options, self.lab.context())
     }
 
@@ -134,7 +134,7 @@ fn what_nobody_has_stays_and_the_rest_is_saved_from_its_pack() {
     assert!(!found[0].paths.is_empty() && found[0].snapshots == scene.snapshots(1));
     // Once the file is looked at, too, nothing is missing.
     let target = scene.open(1);
-    let options = HealOptions { time: NOW, host: "lab", pack_target: PACK };
+    let options = HealOptions { time: NOW, host: "lab", has_all_copies: true, pack_target: PACK };
     let report = heal(&target, &[], &found, None, &options, scene.lab.context()).unwrap();
     assert!(report.file_blobs > 0 && report.lost == 0, "{report:?}");
     assert_eq!(report.removed, [pack]);
@@ -196,6 +196,51 @@ fn index_and_snapshots_come_back() {
     scene.heal();
     assert_eq!(scene.look(1).findings, []);
     scene.is_sound(1);
+}
+
+/// What a lost record may have forgotten comes back if the other copy has it, and is noted again if it was forgotten there too.
+#[test]
+fn a_record_that_is_lost_hides_nothing() {
+    let scene = Scene::new();
+    for version in 1..5 {
+        scene.write(version);
+        scene.backup(&scene.both());
+    }
+    let all = scene.snapshots(0);
+    scene.open(1).forget(&all[..3], &[], NOW).unwrap();
+    let record = scene.names(1, "records/").pop_first().unwrap();
+    let forgotten = scene.stores[1].snapshot();
+    let lose = |is_rotten: bool| {
+        scene.stores[1].restore(forgotten.clone());
+        match is_rotten {
+            true => scene.flip(1, &record),
+            false => scene.stores[1].delete(&name(&record)).unwrap(),
+        }
+    };
+    let heal_without = || {
+        let target = scene.open(1);
+        let found = check(&target, &CheckOptions::default(), scene.lab.context()).unwrap().findings;
+        let options = HealOptions { time: NOW, host: "elsewhere", has_all_copies: false, pack_target: PACK };
+        heal(&target, &[], &found, None, &options, scene.lab.context()).unwrap()
+    };
+    for is_rotten in [true, false] {
+        lose(is_rotten);
+        assert!(!heal_without().has_done_something());
+        let report = scene.heal();
+        assert_eq!((report.snapshots.as_slice(), report.forgotten.as_slice()), (&all[..3], &[][..]));
+        assert_eq!(scene.look(1).findings, []);
+        assert_eq!(scene.snapshots(1), all);
+        scene.is_sound(1);
+    }
+    scene.open(0).forget(&all[..2], &[], NOW).unwrap();
+    for is_rotten in [true, false] {
+        lose(is_rotten);
+        let report = scene.heal();
+        assert_eq!((report.snapshots.as_slice(), report.forgotten.as_slice()), (&all[2..3], &all[1..2]));
+        assert_eq!(scene.look(1).findings, []);
+        assert_eq!(scene.snapshots(1), all[2..]);
+        assert!(!scene.heal().has_done_something());
+    }
 }
 
 /// Killed at each change that it makes, and run again.

@@ -20,6 +20,7 @@ const LEFT: &str = "restore what you need now: `snap restore` brings back all bu
 pub fn run(app: &App, options: CheckOptions) -> Outcome {
     let place = Place::find(app)?;
     let siblings = copies::siblings(app, &place)?;
+    let others = Place::siblings(app, &place)?.len();
     let (opened, keys) = open(app, &place, &siblings)?;
     opened.repository.keyring().require_owner("check --repair")?;
     opened.require_current_keys()?;
@@ -34,7 +35,8 @@ pub fn run(app: &App, options: CheckOptions) -> Outcome {
     show_findings(app, &before);
     let host = system::host_name();
     let pack_target = WriterOptions::default().pack_target;
-    let heal_options = HealOptions { time: system::now(), host: &host, pack_target };
+    let has_all_copies = siblings.len() == others;
+    let heal_options = HealOptions { time: system::now(), host: &host, has_all_copies, pack_target };
     let observer = CliObserver::without_findings(app);
     let (repository, cache) = (&opened.repository, opened.cache.as_ref());
     let report = app.engine(&observer, |context| {
@@ -136,12 +138,28 @@ fn tell(app: &App, report: &HealReport) {
     tell(report.file_blobs, "blob", "blobs", "stored again from files of this host");
     tell(report.snapshots.len() as u64, "snapshot", "snapshots", "brought back");
     tell(
+        report.forgotten.len() as u64,
+        "snapshot",
+        "snapshots",
+        "that other copies forgot, and that are in none, noted as forgotten",
+    );
+    if report.removed.iter().any(|object| is_record(object)) {
+        app.out.warning(
+            "a record that nobody can read any more was taken away: if it was a pin that no other copy had, set it again \
+             (`snap pin --list` shows those that are there)",
+        );
+    }
+    tell(
         report.removed.len() as u64,
         "damaged object",
         "damaged objects",
         "taken away: nothing needs them any more",
     );
     tell(report.lost, "blob", "blobs", "that snapshots need could not be found anywhere");
+}
+
+fn is_record(object: &str) -> bool {
+    parse_object_name(object).is_some_and(|(area, _)| area == Area::Records)
 }
 
 fn summary(before: &CheckReport, after: &CheckReport, healed: u64, report: &HealReport) -> json::Object {
@@ -158,6 +176,7 @@ fn summary(before: &CheckReport, after: &CheckReport, healed: u64, report: &Heal
         "blobs": report.blobs,
         "file_blobs": report.file_blobs,
         "snapshots": report.snapshots.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
+        "forgotten": report.forgotten.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "removed": report.removed,
         "lost": report.lost,
     }))

@@ -29,6 +29,8 @@ pub struct CopyOptions {
     pub dry_run: bool,
     /// Bring these snapshots and no other.
     pub only: Option<HashSet<ObjectId>>,
+    /// Bring them back even if a record of the target cannot be read, which may have forgotten them.
+    pub despite_records: bool,
     /// Packs of the target that are known to be damaged.
     pub distrust: HashSet<ObjectId>,
     /// Size at which a pack is finished, bytes.
@@ -39,7 +41,14 @@ impl CopyOptions {
     /// At this time, with packs as a backup makes them.
     pub fn new(time: Time) -> Self {
         let pack_target = WriterOptions::default().pack_target;
-        Self { time, dry_run: false, only: None, distrust: HashSet::new(), pack_target }
+        Self {
+            time,
+            dry_run: false,
+            only: None,
+            despite_records: false,
+            distrust: HashSet::new(),
+            pack_target,
+        }
     }
 }
 
@@ -56,14 +65,6 @@ pub struct CopyReport {
     pub stored_bytes: u64,
     /// Pins and tags that were copied.
     pub records: u64,
-    /// Snapshots that the target never had and that are noted there as forgotten.
-    pub forgotten: u64,
-}
-
-/// What the target lacks.
-struct Missing {
-    snapshots: Vec<Snapshot>,
-    forgotten: Vec<ObjectId>,
 }
 
 /// Brings what `source` has and `target` lacks, and has not forgotten itself, to `target`. Both are copies of one repository
@@ -82,12 +83,12 @@ pub fn copy_snapshots(
             RepoError::Refused("the copy lacks keys that the other has: bring these first".into()).into()
         );
     }
-    let mut missing = find_missing(source, target, cache, context)?;
+    let mut missing = find_missing(source, target, cache, options, context)?;
     if let Some(only) = &options.only {
-        missing.snapshots.retain(|snapshot| only.contains(&snapshot.id));
+        missing.retain(|snapshot| only.contains(&snapshot.id));
     }
     let mut report = CopyReport::default();
-    let source_index = match missing.snapshots.is_empty() {
+    let source_index = match missing.is_empty() {
         true => Arc::default(),
         false => {
             let (index, findings) = Index::load(source, cache)?;
@@ -96,7 +97,7 @@ pub fn copy_snapshots(
         }
     };
     let mut domains: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
-    for snapshot in &missing.snapshots {
+    for snapshot in &missing {
         domains.entry(&snapshot.envelope.domain).or_default().push(snapshot);
     }
     for (domain, snapshots) in domains {
@@ -116,12 +117,33 @@ pub fn copy_snapshots(
     }
     if !options.dry_run {
         report.records = source.bring_records(target)?;
-        if target.keyring().role() == Role::Owner && !missing.forgotten.is_empty() {
-            target.note_forgotten(&missing.forgotten, options.time)?;
-            report.forgotten = missing.forgotten.len() as u64;
-        }
     }
     Ok(report)
+}
+
+/// Writes down in `target` what it never had and others have forgotten, so that nobody misses it there. `others` are all
+/// copies beside it: what one of them has is not noted, since it is to come, and nothing while one of them, or the target, cannot
+/// say for certain what it has. Owners only. Returns how many these are.
+pub fn note_forgotten(others: &[&Repository], target: &Repository, time: Time) -> Result<u64> {
+    if target.keyring().role() != Role::Owner {
+        return Ok(0);
+    }
+    let (mut there, mut forgotten) = (HashSet::new(), BTreeSet::new());
+    for copy in others.iter().chain([&target]) {
+        let (set, overlays) = (copy.snapshots()?, copy.overlays()?);
+        if !set.findings.is_empty() || !overlays.unreadable.is_empty() {
+            return Ok(0);
+        }
+        there.extend(set.snapshots.iter().map(|snapshot| snapshot.id));
+        match copy.copy_id() == target.copy_id() {
+            true => there.extend(overlays.ever_forgotten()),
+            false => forgotten.extend(overlays.ever_forgotten().iter().copied()),
+        }
+    }
+    forgotten.retain(|id| !there.contains(id));
+    let forgotten: Vec<ObjectId> = forgotten.into_iter().collect();
+    target.note_forgotten(&forgotten, time)?;
+    Ok(forgotten.len() as u64)
 }
 
 /// Owners write in every domain what belongs there, others in their own.
@@ -135,8 +157,9 @@ fn find_missing(
     source: &Repository,
     target: &Repository,
     cache: Option<&Cache>,
+    options: &CopyOptions,
     context: Context<'_>,
-) -> Result<Missing> {
+) -> Result<Vec<Snapshot>> {
     let look = |repository: &Repository| -> Result<(Vec<Snapshot>, Overlays), RepoError> {
         // As they were made: tags are records of their own.
         let (set, overlays) = (repository.snapshots()?, repository.overlays()?);
@@ -145,7 +168,9 @@ fn find_missing(
     };
     let ((there, there_said), (here, here_said)) = (look(target)?, look(source)?);
     // Unreadable, it may have said that one of them is to go.
-    there_said.require_complete()?;
+    if !options.despite_records {
+        there_said.require_complete()?;
+    }
     let mut there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
     // Put by a copy that did not come to its end: something may have been pruned from under them.
     for id in target.unsettled_snapshots(cache) {
@@ -153,11 +178,9 @@ fn find_missing(
     }
     let gone_there = there_said.ever_forgotten();
     let lacks = |id: &ObjectId| !there.contains(id) && !gone_there.contains(id);
-    let forgotten: BTreeSet<ObjectId> =
-        here_said.ever_forgotten().iter().filter(|id| lacks(id)).copied().collect();
-    let wanted = |snapshot: &Snapshot| lacks(&snapshot.id) && !forgotten.contains(&snapshot.id);
-    let snapshots = here.into_iter().filter(wanted).collect();
-    Ok(Missing { snapshots, forgotten: forgotten.into_iter().collect() })
+    // Its deletion was interrupted.
+    let gone_here = here_said.ever_forgotten();
+    Ok(here.into_iter().filter(|it| lacks(&it.id) && !gone_here.contains(&it.id)).collect())
 }
 
 /// The snapshots of one domain.

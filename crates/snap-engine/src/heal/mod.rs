@@ -8,14 +8,15 @@
 //! 2. The index of packs that none names, then damaged index objects go.
 //! 3. Marks for the packs that stay damaged; then blobs that snapshots need and that lie in no whole pack, into new packs. Without
 //!    the marks a prune could find these superfluous.
-//! 4. Snapshots that are gone, with all that they need.
-//! 5. What is left of damaged packs goes, as a prune would do it (F32), and so do damaged bundles of snapshots and marks once
-//!    nothing is missing for want of them.
+//! 4. Snapshots that are gone, with all that they need; what other copies have forgotten is noted. Then damaged bundles of snapshots
+//!    and damaged records go, if nothing is missed for want of them.
+//! 5. What is left of damaged packs goes, as a prune would do it (F32), and so do damaged marks.
 //!
 //! What cannot be had anywhere stays as it is: marking holes is the business of a repair.
 
 mod blobs;
 mod files;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Mutex;
@@ -30,7 +31,7 @@ use snap_repo::{
 
 use crate::check::CONFIGS;
 use crate::work::lock;
-use crate::{Context, CopyOptions, Event, Phase, Result, copy_snapshots, prune};
+use crate::{Context, Event, Phase, Result, prune};
 
 /// The source of what was made of something else in the same copy.
 const OWN: &str = "itself";
@@ -44,6 +45,8 @@ pub struct HealOptions<'a> {
     pub time: Time,
     /// Name of this host: its files are looked at for what snapshots of it have lost.
     pub host: &'a str,
+    /// All other copies that there are can be asked: what none of them has nobody has.
+    pub has_all_copies: bool,
     /// Size at which a pack is finished, bytes.
     pub pack_target: usize,
 }
@@ -70,6 +73,8 @@ pub struct HealReport {
     pub file_blobs: u64,
     /// Snapshots that are there again.
     pub snapshots: Vec<ObjectId>,
+    /// Snapshots that were there once, that another copy forgot and none has: they are noted as forgotten.
+    pub forgotten: Vec<ObjectId>,
     /// Damaged objects that are gone, since nothing needs them any more.
     pub removed: Vec<String>,
     /// Blobs that snapshots need and that are nowhere.
@@ -268,8 +273,9 @@ impl Heal<'_> {
         }
         self.repository.mark_damaged(&self.bad, self.options.time)?;
         let mut snapshots = self.repository.snapshots()?.snapshots;
-        // What an index object that is lost has named nobody knows.
-        if !self.damage.is_index_torn {
+        // What an index object that is lost has named nobody knows; a pack whose blobs are all whole may be damaged elsewhere, and
+        // goes as well.
+        if self.bad.is_empty() && !self.damage.is_index_torn {
             snapshots.retain(|snapshot| self.damage.touched.contains(&snapshot.id));
         }
         let mut domains: BTreeMap<String, Vec<Snapshot>> = BTreeMap::new();
@@ -278,41 +284,6 @@ impl Heal<'_> {
         }
         for snapshots in domains.into_values() {
             self.blobs_of(&snapshots)?;
-        }
-        Ok(())
-    }
-
-    /// Copies snapshots that are gone, and, if nobody knows which these are, all that others have.
-    fn snapshots(&mut self) -> Result<()> {
-        let unreadable = self.damage.of_area(Area::Snapshots);
-        if self.damage.gone.is_empty() && unreadable.is_empty() {
-            return Ok(());
-        }
-        let gone: HashSet<ObjectId> = self.damage.gone.iter().copied().collect();
-        let options = CopyOptions {
-            only: unreadable.is_empty().then_some(gone),
-            distrust: self.bad.clone(),
-            pack_target: self.options.pack_target,
-            ..CopyOptions::new(self.options.time)
-        };
-        let mut all_answered = !self.siblings.is_empty();
-        for sibling in self.siblings {
-            match copy_snapshots(&sibling.repository, self.repository, None, &options, self.context) {
-                Ok(copied) => {
-                    all_answered &= copied.left.is_empty();
-                    self.report.snapshots.extend(copied.snapshots);
-                }
-                Err(crate::EngineError::Interrupted) => return Err(crate::EngineError::Interrupted),
-                Err(error) => {
-                    all_answered = false;
-                    self.warn(&format!("snapshots of the copy {} were not copied: {error}", sibling.name));
-                }
-            }
-        }
-        for id in unreadable {
-            if all_answered && self.repository.is_replaceable_bundle(&id, self.cache)? {
-                self.remove(Area::Snapshots, &id)?;
-            }
         }
         Ok(())
     }
