@@ -198,6 +198,26 @@ fn index_and_snapshots_come_back() {
     scene.is_sound(1);
 }
 
+/// Under the name of another, an object may be all that there is of it.
+#[test]
+fn what_stands_under_a_wrong_name_gets_its_own() {
+    let scene = Scene::new();
+    scene.backup(&scene.both());
+    scene.write(2);
+    scene.backup(&scene.both());
+    let all = scene.snapshots(0);
+    // The first has the older snapshot alone, the second the newer one, under the name of the older.
+    let [older, newer] = [&all[0], &all[1]].map(|id| snap_repo::object_name(Area::Snapshots, id));
+    scene.stores[0].remove(&newer);
+    let bytes = scene.stores[1].get(&newer).unwrap();
+    scene.stores[1].remove(&newer);
+    scene.stores[1].replace(&older, bytes);
+    scene.heal();
+    assert_eq!(scene.look(1).findings, []);
+    assert_eq!(scene.snapshots(1), all);
+    scene.is_sound(1);
+}
+
 /// What a lost record may have forgotten comes back if the other copy has it, and is noted again if it was forgotten there too.
 #[test]
 fn a_record_that_is_lost_hides_nothing() {

@@ -14,6 +14,7 @@ use crate::listing::list_area;
 use crate::marks::Marks;
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
 use crate::open::read_config;
+use crate::pack::parse_pack;
 use crate::verify::check_name;
 use crate::writer::{BLOBS_PER_INDEX, lock};
 use crate::{
@@ -27,7 +28,31 @@ impl Repository {
     /// Puts an object where it is missing, or where something stands that is not it. False if it is there already.
     pub fn put_back(&self, area: Area, id: &ObjectId, bytes: Bytes) -> Result<bool> {
         self.keyring().require_owner(VERB)?;
+        self.save_misnamed(&object_name(area, id), id)?;
         put_back(self.backend().as_ref(), area, id, bytes)
+    }
+
+    /// If a whole object stands under the name of another, it gets its own: it may be all that there is of it.
+    fn save_misnamed(&self, name: &ObjectName, id: &ObjectId) -> Result<()> {
+        let backend = self.backend().as_ref();
+        let Some(bytes) = read_object(backend, name)? else { return Ok(()) };
+        let own = ObjectId(hash(&bytes));
+        let is_snapshot = || {
+            let bundle = self.parse_snapshot_bundle(&own, &bytes);
+            bundle.is_ok_and(|bundle| bundle.is_some()) || self.parse_snapshot(&own, &bytes).is_ok()
+        };
+        let area = if own == *id {
+            return Ok(());
+        } else if parse_pack(self.keyring(), own, &bytes).is_ok() {
+            Area::Packs
+        } else if is_snapshot() {
+            Area::Snapshots
+        } else if self.parse_record(&own, &bytes).is_ok() {
+            Area::Records
+        } else {
+            return Ok(());
+        };
+        put_back(backend, area, &own, bytes).map(drop)
     }
 
     /// Takes away what stands at a name without having its hash, if that is so. Returns whether nothing is there any more.
@@ -40,6 +65,7 @@ impl Repository {
             State::Missing => return Ok(true),
             State::Other => {}
         }
+        self.save_misnamed(&name, id)?;
         if area == Area::Marks {
             // It may have been the trace of a prune: writers must see that something has changed (F34).
             self.put_mark(Vec::new(), time)?;
@@ -207,15 +233,24 @@ enum State {
 }
 
 fn state(target: &dyn Backend, name: &ObjectName, id: &ObjectId) -> Result<State> {
+    match target.exists(name)? {
+        false => Ok(State::Missing),
+        true => match read_object(target, name)? {
+            Some(bytes) if hash(&bytes) == id.0 => Ok(State::Whole),
+            _ => Ok(State::Other),
+        },
+    }
+}
+
+/// The bytes of an object, unless it is gone, or too large to be one.
+fn read_object(target: &dyn Backend, name: &ObjectName) -> Result<Option<Bytes>> {
     let read = target.stat(name).and_then(|meta| match meta.size_bytes <= limits::PACK {
         true => target.get(name).map(Some),
         false => Ok(None),
     });
     match read {
-        Ok(Some(bytes)) if hash(&bytes) == id.0 => Ok(State::Whole),
-        Ok(_) => Ok(State::Other),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::Missing),
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => Ok(read?),
     }
 }
 
