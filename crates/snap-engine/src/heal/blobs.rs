@@ -46,7 +46,7 @@ impl Heal<'_> {
         let walk = self.walk(&job, snapshots, &domain);
         self.store_missing(&job, &walk, snapshots)?;
         self.report.blobs += *lock(&job.stored);
-        self.report.file_blobs += self.from_files(&job, snapshots)?;
+        self.report.file_blobs += self.look_into_files(&job, snapshots)?;
         let lost = std::mem::take(&mut *lock(&job.lost));
         self.report.lost += lost.len() as u64;
         let index = Arc::clone(job.writer.index());

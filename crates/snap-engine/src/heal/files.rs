@@ -21,7 +21,7 @@ const BUFFER: usize = 8 << 20;
 
 impl Heal<'_> {
     /// Looks into the files of this host for what is lost of `snapshots`, the newest first. Returns how many blobs were stored.
-    pub(super) fn from_files(&self, job: &Job<'_>, snapshots: &[Snapshot]) -> Result<u64> {
+    pub(super) fn look_into_files(&self, job: &Job<'_>, snapshots: &[Snapshot]) -> Result<u64> {
         let mut found = 0;
         let own = snapshots.iter().rev().filter(|snapshot| snapshot.envelope.host == self.options.host);
         for snapshot in own {
@@ -30,12 +30,17 @@ impl Heal<'_> {
                 break;
             }
             self.context.progress.begin(Phase::Scanning, 0, 0);
-            found += self.from_files_of(job, snapshot, wanted)?;
+            found += self.look_into_files_of(job, snapshot, wanted)?;
         }
         Ok(found)
     }
 
-    fn from_files_of(&self, job: &Job<'_>, snapshot: &Snapshot, mut wanted: HashSet<BlobId>) -> Result<u64> {
+    fn look_into_files_of(
+        &self,
+        job: &Job<'_>,
+        snapshot: &Snapshot,
+        mut wanted: HashSet<BlobId>,
+    ) -> Result<u64> {
         let index = job.writer.index().clone();
         let browser = match Browser::open(self.repository, index, snapshot) {
             Ok(browser) => browser.with_others(self.others()),
