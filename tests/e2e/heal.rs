@@ -88,7 +88,8 @@ fn whatever_is_damaged_in_one_copy_comes_back_from_the_others() {
             .find(|it| it.ends_with(second[1].as_str().unwrap()))
             .unwrap(),
     };
-    let damages: Vec<(&str, Box<dyn Fn()>)> = vec![
+    type Damage<'a> = Box<dyn Fn() + 'a>;
+    let damages: Vec<(&str, Damage<'_>)> = vec![
         ("a pack of data is rotten", Box::new(|| flip(&one_of(&at("packs"), true)))),
         ("a pack of trees is rotten", Box::new(|| flip(&one_of(&at("packs"), false)))),
         ("a pack is cut", Box::new(|| truncate(&one_of(&at("packs"), true)))),
