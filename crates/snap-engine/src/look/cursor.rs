@@ -2,7 +2,7 @@ use snap_format::{BlobId, BranchEntry, Node};
 
 use super::history::{History, Piece};
 use crate::Result;
-use crate::check::work::Worker;
+use crate::work::Worker;
 
 /// The entries of a directory in order, read piece by piece, so that a piece can be left out unread.
 pub(super) struct DirCursor {

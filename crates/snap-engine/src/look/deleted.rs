@@ -13,7 +13,7 @@ use snap_source::{FileType, Located, SourceDir};
 use super::history::{History, Piece, components, without_content};
 use super::versions::{Found, everywhere};
 use crate::browse::join;
-use crate::check::work::{Worker, for_each_growing, lock};
+use crate::work::{Worker, for_each_growing, lock};
 use crate::{Context, Event, Phase, Result};
 
 /// An entry that some snapshot has and the file system does not. What is in a directory is not named again, as far as the

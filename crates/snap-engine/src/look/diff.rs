@@ -8,7 +8,7 @@ use super::compare::{Change, change};
 use super::cursor::{DirCursor, Head};
 use super::history::{History, Past, components};
 use crate::browse::{join, push_name};
-use crate::check::work::Worker;
+use crate::work::Worker;
 use crate::{Context, EngineError, Phase, Result};
 
 /// One side of a comparison.

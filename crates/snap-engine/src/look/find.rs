@@ -10,7 +10,7 @@ use snap_format::{BlobId, Node};
 use super::history::{History, Past, Piece, without_content};
 use super::matcher::{FindOptions, Matcher};
 use crate::browse::{join, push_name};
-use crate::check::work::{Worker, for_each_growing, lock};
+use crate::work::{Worker, for_each_growing, lock};
 use crate::{Context, EngineError, Phase, Result};
 
 /// Most trees of which it is remembered whether something is there, about 80 bytes each. What comes after is walked each time.

@@ -7,7 +7,7 @@ use snap_repo::{
 };
 
 use crate::backup::tree_look::LocalTrees;
-use crate::check::work::{Worker, lock};
+use crate::work::{Worker, lock};
 use crate::{Context, EngineError, Event, Observer, Result};
 
 /// A snapshot opened for reading.

@@ -5,7 +5,7 @@ use snap_format::{BlobId, Node};
 
 use super::compare::{Change, change, is_same_version};
 use super::history::{History, Past, components, without_content};
-use crate::check::work::{Worker, for_each, lock};
+use crate::work::{Worker, for_each, lock};
 use crate::{Context, EngineError, Phase, Result};
 
 /// One version of an entry.
