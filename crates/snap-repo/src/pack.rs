@@ -232,6 +232,8 @@ fn read_header(keyring: &Keyring, id: ObjectId, size: u64, read: &mut ReadAt<'_>
     let sealed = read(header_at, header_len)?;
     let ad = part_ad(keyring.repository, &head_bytes, "header");
     let opened = open_inner(keyring, &object, &head_bytes, head.epoch, &ad, &sealed)?;
+    // Of a pack of very small blobs each of these is as long as the pack's body.
+    drop(sealed);
     let header = PackHeader::decode(&opened.payload).map_err(|error| RepoError::format(&object, error))?;
     if PackHeader::body_end(&header.blobs) != header_at {
         return Err(RepoError::corrupt(&object, "its blob table does not add up to its length"));

@@ -1,11 +1,12 @@
 //! Moving sealed units out of packs that go: whole, with what is dead in them, since no key opens them on the way; the pack's
-//! name, header and hashes vouch for them.
+//! name, header and hashes vouch for them. To be sealed under new keys, they are opened, and stay as they are inside.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use snap_backend::ErrorKind;
+use snap_crypto::SealKey;
 use snap_format::{BlobEntry, BlobKind, ObjectId, PackHeader, RunKeyEntry, Unit};
 
 use super::PruneOptions;
@@ -13,13 +14,16 @@ use super::inventory::Inventory;
 use super::live::LiveSet;
 use super::plan::{Exact, Homes, exact};
 use crate::marks::Marks;
-use crate::pack::{PackBuilder, parse_pack};
+use crate::pack::{PackBuilder, parse_pack, unit_ad};
 use crate::uploader::Uploader;
 use crate::writer::lock;
 use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
 
 /// Packs that are read at the same time: each is in memory as a whole, with its table.
 const PACKS_AT_ONCE: usize = 2;
+
+/// A pack of more blobs is taken by itself: its table takes as much memory as what lies in it.
+const LARGE_TABLE: usize = 50_000;
 
 /// Packs on their way at the same time, for each domain.
 const UPLOADS: usize = 2;
@@ -34,11 +38,16 @@ struct Target {
 pub(super) struct Mover {
     repository: Repository,
     pack_target: usize,
+    /// If units are sealed anew: the run key for it.
+    fresh: Option<(SealKey, RunKeyEntry)>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
     /// Blobs that are stored twice, and that have been moved from one of their places.
     moved: Mutex<HashSet<Exact>>,
+    /// Held by who has a pack with a large table.
+    large: Mutex<()>,
     pub(super) moved_blobs: AtomicU64,
     pub(super) moved_bytes: AtomicU64,
+    pub(super) resealed_bytes: AtomicU64,
 }
 
 /// What is known when blobs are moved.
@@ -52,15 +61,19 @@ pub(super) struct Scene<'a> {
 }
 
 impl Mover {
-    pub(super) fn new(repository: &Repository, options: &PruneOptions) -> Self {
-        Self {
+    pub(super) fn new(repository: &Repository, options: &PruneOptions) -> Result<Self> {
+        let fresh = options.reseal.then(|| repository.new_run_key()).transpose()?;
+        Ok(Self {
             repository: repository.clone(),
             pack_target: options.pack_target,
+            fresh,
             targets: Mutex::default(),
             moved: Mutex::default(),
+            large: Mutex::default(),
             moved_blobs: AtomicU64::new(0),
             moved_bytes: AtomicU64::new(0),
-        }
+            resealed_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Moves what is needed of the packs that go and lies in none that stays, and indexes it. Returns the first pack that
@@ -105,6 +118,7 @@ impl Mover {
 
     fn rescue_pack(&self, scene: &Scene<'_>, number: u32) -> Result<u64> {
         let known = &scene.inventory.packs[number as usize];
+        let _alone = (known.blobs > LARGE_TABLE).then(|| lock(&self.large));
         let name = object_name(Area::Packs, &known.id);
         let bytes = match self.repository.backend().get(&name) {
             Ok(bytes) => bytes,
@@ -115,6 +129,7 @@ impl Mover {
         let opened = parse_pack(self.repository.keyring(), known.id, &bytes)?.pack;
         let salt = scene.live.salt(&opened.domain, opened.kind);
         let target = self.target(&opened.domain);
+        let mut anew = Vec::new();
         for unit in PackHeader::units(&opened.blobs) {
             let exact = |blob: &BlobEntry| exact(&opened.domain, opened.kind, &blob.id, scene.live);
             let needed = || unit.blobs.iter().filter(|blob| scene.live.contains(salt, &blob.id));
@@ -125,11 +140,41 @@ impl Mover {
             lock(&self.moved).extend(doubles);
             let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
             let run_key = opened.run_keys[usize::from(unit.blobs[0].run_key)];
-            self.push(&target, opened.kind, &unit, run_key, sealed)?;
+            match &self.fresh {
+                Some((key, entry)) if run_key.epoch != self.repository.keyring().head => {
+                    self.reseal(&known.id, opened.kind, &unit, run_key, sealed, key, &mut anew)?;
+                    self.push(&target, opened.kind, &unit, *entry, &anew)?;
+                    self.resealed_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
+                }
+                _ => self.push(&target, opened.kind, &unit, run_key, sealed)?,
+            }
             self.moved_blobs.fetch_add(unit.blobs.len() as u64, Ordering::Relaxed);
             self.moved_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
         }
         Ok(bytes.len() as u64)
+    }
+
+    /// Opens a unit and seals what was in it, compressed as it is, under another run key, into `anew`.
+    #[allow(clippy::too_many_arguments)] // where it is, what it is, and two keys
+    fn reseal(
+        &self,
+        pack: &ObjectId,
+        kind: BlobKind,
+        unit: &Unit<'_>,
+        old: RunKeyEntry,
+        sealed: &[u8],
+        key: &SealKey,
+        anew: &mut Vec<u8>,
+    ) -> Result<()> {
+        let corrupt = |why: &str| RepoError::corrupt(object_name(Area::Packs, pack).as_str(), why);
+        let old = self.repository.run_key(&old).ok_or_else(|| corrupt("a run key in it does not open"))?;
+        let first = &unit.blobs[0];
+        let id = (!unit.is_group()).then_some(&first.id);
+        // Checked when the table was decoded: no longer than a blob may be.
+        let ad = unit_ad(self.repository.id(), kind, id, first.codec, unit.plain_len() as u32);
+        let inside = old.open(&ad, sealed).map_err(|_| corrupt("a blob in it does not authenticate"))?;
+        anew.clear();
+        Ok(key.seal_into(&ad, &inside, anew)?)
     }
 
     fn target(&self, domain: &str) -> Arc<Target> {
