@@ -3,6 +3,7 @@
 
 mod conditions;
 mod config;
+mod copies;
 mod golden;
 mod heal;
 mod immutable;

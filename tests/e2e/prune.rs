@@ -202,8 +202,11 @@ fn nothing_goes_if_it_is_uncertain_what_is_needed() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     let before = files_below(&lab.path("repo"));
+    // To a machine that has read it before it is known what it needs.
+    let fresh = lab.path("another cache");
+    let fresh = ["--cache-dir", fresh.to_str().unwrap()];
     for args in [&["prune", "--grace", "0"][..], &["prune", "--dry-run"]] {
-        let refused = lab.run("owner", args);
+        let refused = lab.run("owner", &[&fresh, args].concat());
         assert_eq!(refused.code, 4, "{}", refused.stderr);
         let error = refused.lines.iter().find(|line| line["event"] == "error").unwrap();
         assert!(error["message"].as_str().unwrap().contains(&second[..12]), "{error}");

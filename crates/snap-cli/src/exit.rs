@@ -40,7 +40,7 @@ impl Exit {
 }
 
 /// Why a command failed, as it is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
@@ -179,6 +179,10 @@ fn judge_engine(error: &EngineError) -> Verdict {
     }
 }
 
+/// For copies whose keys were changed on each without the other.
+const PARTED: &str = "compare `snap key list --copy NAME` of each; work with --copy NAME on the one that is right until the \
+other is made anew: move it away, then `snap init --copy-of`";
+
 /// For what was interrupted.
 pub const AGAIN: &str = "run the same command again: it continues with what is stored already";
 
@@ -192,6 +196,13 @@ fn judge_repo(error: &RepoError) -> Verdict {
         RepoError::AlreadyExists(_) => {
             (Exit::Failed, Some("use it as it is (`snap backup`), or name another place with --repo"))
         }
+        RepoError::NoCopy { .. } => (
+            Exit::Failed,
+            Some(
+                "`snap init --copy-of REPO` makes a copy; correct the place in snap.toml if another is meant",
+            ),
+        ),
+        RepoError::CopiesForked { .. } => (Exit::Failed, Some(PARTED)),
         RepoError::WrongKey(_) => (
             Exit::Key,
             Some("a key flag wins over every key variable; with the recovery key: --recovery-key-file FILE"),

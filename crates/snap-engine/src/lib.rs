@@ -2,6 +2,7 @@
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
+//! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
@@ -16,6 +17,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 mod context;
+mod copy;
 mod error;
 mod forget;
 pub mod locks;
@@ -28,9 +30,10 @@ mod select;
 mod stats;
 mod work;
 
-pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
+pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
+pub use copy::{CopyOptions, CopyReport, copy_snapshots};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
 pub use prune::prune;

@@ -9,6 +9,7 @@ use snap_format::{
     SlotId, Time, limits,
 };
 
+use crate::copies::put_config;
 use crate::epochs::{
     Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
 };
@@ -38,7 +39,10 @@ pub(crate) struct Inner {
     pub(crate) keyring: Keyring,
     pub(crate) head: StoredEpoch,
     pub(crate) root: [u8; 32],
+    /// The head and all before it.
     pub(crate) lineage: Vec<ObjectId>,
+    /// All valid epochs, the oldest first.
+    pub(crate) valid: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
     pub(crate) cache: OnceLock<Cache>,
@@ -95,13 +99,7 @@ impl Repository {
             required: Vec::new(),
             optional: Vec::new(),
         };
-        let mut bytes = config.encode();
-        bytes.extend_from_slice(&hash(&bytes));
-        let bytes = Bytes::from(bytes);
-        if backend.put(&fixed_name(CONFIG), bytes.clone())? == PutOutcome::Existed {
-            return Err(RepoError::AlreadyExists(backend.location()));
-        }
-        backend.put(&fixed_name(CONFIG_BACKUP), bytes)?;
+        put_config(backend, &config)?;
         Ok((repository, recovery))
     }
 
@@ -131,8 +129,9 @@ impl Repository {
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
+        let valid = chain.newest_first().iter().rev().map(|stored| stored.name).collect();
         let (run_keys, cache) = (Mutex::default(), OnceLock::new());
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, cache };
+        let inner = Inner { config, keyring, head, root, lineage, valid, findings, run_keys, cache };
         Ok(Self { inner: Arc::new(inner), backend, listings: Arc::new(listings) })
     }
 
@@ -190,6 +189,11 @@ impl Repository {
     /// Its id, shared by its copies.
     pub fn id(&self) -> RepoId {
         self.inner.config.repository
+    }
+
+    /// The id that it has among its copies, hex.
+    pub fn copy_id(&self) -> String {
+        SlotId(self.inner.config.copy).to_hex()
     }
 
     /// What it was made as.
@@ -251,6 +255,12 @@ impl Repository {
 
 fn run_key_info(repository: RepoId) -> Vec<u8> {
     [b"snap v0 run key".as_slice(), &repository.0].concat()
+}
+
+/// The config of the repository at `backend`, of which no key is known.
+pub(crate) fn read_config(backend: &dyn Backend) -> Result<Config> {
+    let configs = [CONFIG, CONFIG_BACKUP].map(|name| (name, backend.get(&fixed_name(name))));
+    choose_config(configs, &backend.location()).map(|(config, _)| config)
 }
 
 /// Takes whichever of the two configs verifies (F6).
@@ -320,7 +330,7 @@ fn parse_config(name: &str, bytes: &[u8]) -> Result<Config, NotThisConfig> {
     }
 }
 
-fn read_epochs(
+pub(crate) fn read_epochs(
     backend: &dyn Backend,
     names: &[Listed],
     findings: &mut Vec<Finding>,

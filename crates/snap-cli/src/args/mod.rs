@@ -131,8 +131,10 @@ The recovery key is printed once, to standard error: it opens the repository whe
 Examples:
   snap init -r /mnt/disk/snap --key-file ~/.config/snap.key
   snap init -r s3://bucket/prefix --password-file /etc/snap/password
-  snap init                                     in your data directory, with a key file beside it")]
-    Init,
+  snap init                                     in your data directory, with a key file beside it
+  snap init -r /mnt/other/snap --copy-of /mnt/disk/snap
+  snap init --copy cloud --copy-of disk         both as snap.toml names them")]
+    Init(InitArgs),
     /// Back up files, a stream or the output of a command.
     Backup(Box<BackupArgs>),
     /// List snapshots, oldest first.
@@ -189,6 +191,15 @@ Examples:
     Man(ManArgs),
 }
 
+/// What `init` takes.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Make a copy of this repository: the same keys open both, and `backup` writes to all copies that snap.toml names. A
+    /// directory, a URI, or the name of a copy.
+    #[arg(long, value_name = "REPO", value_hint = ValueHint::DirPath)]
+    pub copy_of: Option<String>,
+}
+
 /// What `man` takes.
 #[derive(Debug, Args)]
 pub struct ManArgs {
@@ -209,7 +220,7 @@ impl Command {
     /// The name in JSON summaries.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Init => "init",
+            Self::Init(_) => "init",
             Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",

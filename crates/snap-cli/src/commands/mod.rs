@@ -79,7 +79,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         app.refuse_filters()?;
     }
     match command {
-        Command::Init => init::run(app),
+        Command::Init(args) => init::run(app, &args),
         Command::Backup(args) => backup::run(app, *args),
         Command::Snapshots(args) => snapshots::run(app, &args),
         Command::Ls(args) => ls::run(app, &args),

@@ -16,7 +16,7 @@ use super::plan::{Exact, Homes, exact};
 use crate::marks::Marks;
 use crate::pack::{PackBuilder, parse_pack, unit_ad};
 use crate::uploader::Uploader;
-use crate::writer::lock;
+use crate::writer::{CopySet, Members, lock};
 use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
 
 /// Packs that are read at the same time: each is in memory as a whole, with its table.
@@ -30,6 +30,7 @@ const UPLOADS: usize = 2;
 
 /// Packs in the making, and those made, for one domain.
 struct Target {
+    members: Arc<Members>,
     uploader: Uploader,
     open: [Mutex<Option<PackBuilder>>; 2],
 }
@@ -183,8 +184,9 @@ impl Mover {
             let uploads = self.repository.backend().parallelism().min(UPLOADS);
             let options =
                 WriterOptions { pack_target: self.pack_target, uploads, ..WriterOptions::default() };
-            let uploader = Uploader::start(&self.repository, domain, &options);
-            Arc::new(Target { uploader, open: Default::default() })
+            let members = Members::only(&self.repository);
+            let uploader = Uploader::start(&members, domain, 1, &options);
+            Arc::new(Target { members, uploader, open: Default::default() })
         });
         Arc::clone(target)
     }
@@ -197,7 +199,7 @@ impl Mover {
         run_key: RunKeyEntry,
         sealed: &[u8],
     ) -> Result<()> {
-        target.uploader.check()?;
+        target.members.check()?;
         let mut open = lock(&target.open[usize::from(kind == BlobKind::Tree)]);
         let new_pack = || PackBuilder::new(self.repository.keyring(), kind, target.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
@@ -205,7 +207,7 @@ impl Mover {
             Some(position) => position,
             None => {
                 let full = std::mem::replace(pack, new_pack());
-                target.uploader.send(full)?;
+                target.uploader.send(full, CopySet::one(0))?;
                 pack.run_key(&run_key).expect("an empty list has room")
             }
         };
@@ -213,7 +215,7 @@ impl Mover {
         if pack.len() >= self.pack_target
             && let Some(full) = open.take()
         {
-            target.uploader.send(full)?;
+            target.uploader.send(full, CopySet::one(0))?;
         }
         Ok(())
     }
@@ -224,7 +226,7 @@ impl Mover {
         for target in &targets {
             for open in &target.open {
                 if let Some(pack) = lock(open).take().filter(|pack| !pack.is_empty()) {
-                    target.uploader.send(pack)?;
+                    target.uploader.send(pack, CopySet::one(0))?;
                 }
             }
             target.uploader.drain()?;
@@ -232,17 +234,17 @@ impl Mover {
         Ok(())
     }
 
-    fn sum<T>(&self, of: impl Fn(&Uploader) -> T) -> Vec<T> {
-        lock(&self.targets).values().map(|target| of(&target.uploader)).collect()
+    fn members(&self) -> Vec<Arc<Members>> {
+        lock(&self.targets).values().map(|target| Arc::clone(&target.members)).collect()
     }
 
     /// The index objects that were written.
     pub(super) fn index_objects(&self) -> HashSet<ObjectId> {
-        self.sum(Uploader::index_objects).into_iter().flatten().collect()
+        self.members().iter().flat_map(|members| members.index_objects()).collect()
     }
 
     /// Bytes that were written, index included.
     pub(super) fn stored_bytes(&self) -> u64 {
-        self.sum(|uploader| uploader.stats().stored_bytes.load(Ordering::Relaxed)).into_iter().sum()
+        self.members().iter().map(|members| members.stats.stored_bytes.load(Ordering::Relaxed)).sum()
     }
 }

@@ -8,7 +8,7 @@ use snap_format::{
 };
 
 use super::inventory::{IndexObjectInfo, Inventory};
-use crate::uploader::BLOBS_PER_INDEX;
+use crate::writer::BLOBS_PER_INDEX;
 use crate::writer::lock;
 use crate::{Area, Repository, Result, for_each_parallel, object_name};
 
