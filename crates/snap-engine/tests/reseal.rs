@@ -45,7 +45,7 @@ impl Scene {
             std::fs::write(scene.lab.source("changing"), odd::noise(10 + number as u64, 90_000)).unwrap();
             let (repository, _) = scene.lab.open_over(scene.store(), secret, None).unwrap();
             let (options, context) = (scene.lab.options(), scene.lab.context());
-            snap_engine::backup::backup_in_packs(&repository, None, options, context, PACK).unwrap();
+            snap_engine::backup::backup_in_packs(&[repository], None, options, context, PACK).unwrap();
             scene.copies.push(scene.lab.keep(&format!("copy {number}")));
         }
         let repository = scene.lab.repository();
