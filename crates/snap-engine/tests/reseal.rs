@@ -178,11 +178,15 @@ fn killed_anywhere_nothing_is_lost_and_the_next_one_ends_it() {
     scene.prune(immortal.clone(), &options(true, 0)).unwrap();
     let steps = immortal.mutations();
     assert!(steps > 10);
-    for step in 0..steps {
+    for step in 0.. {
         scene.memory.restore(before.clone());
         let mode = [CrashMode::Before, CrashMode::After][step as usize % 2];
         let store = Arc::new(CrashBackend::new(scene.store(), CrashPoint::Mutation(step), mode));
-        assert!(scene.prune(store, &options(true, 0)).is_err());
+        if scene.prune(store, &options(true, 0)).is_ok() {
+            // It lived to the end. Two threads fill packs: some more or less.
+            assert!(step > steps * 3 / 4, "{step} of {steps}");
+            break;
+        }
         if step % 4 == 0 {
             scene.everything_restores();
         }
