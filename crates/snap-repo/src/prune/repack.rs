@@ -203,16 +203,17 @@ impl Mover {
         let mut open = lock(&target.open[usize::from(kind == BlobKind::Tree)]);
         let new_pack = || PackBuilder::new(self.repository.keyring(), kind, target.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
-        let position = match pack.run_key(&run_key) {
+        let position = match pack.room_for(&run_key, unit.blobs.len()) {
             Some(position) => position,
             None => {
                 let full = std::mem::replace(pack, new_pack());
                 target.uploader.send(full, CopySet::one(0))?;
-                pack.run_key(&run_key).expect("an empty list has room")
+                pack.room_for(&run_key, unit.blobs.len())
+                    .expect("an empty pack has room for a unit of another")
             }
         };
         pack.push(unit.blobs, position, sealed);
-        if pack.len() >= self.pack_target
+        if pack.is_full(self.pack_target)
             && let Some(full) = open.take()
         {
             target.uploader.send(full, CopySet::one(0))?;
