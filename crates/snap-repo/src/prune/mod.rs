@@ -12,6 +12,7 @@ mod plan;
 mod repack;
 mod rewrite;
 mod run;
+mod source;
 mod trees;
 
 use std::collections::HashSet;

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use snap_backend::ErrorKind;
 use snap_crypto::SealKey;
 use snap_format::{BlobEntry, BlobKind, ObjectId, PackHeader, RunKeyEntry, Unit};
 
@@ -13,19 +12,20 @@ use super::PruneOptions;
 use super::inventory::Inventory;
 use super::live::LiveSet;
 use super::plan::{Exact, Homes, exact};
+use super::source::{Source, ad_of, open_unit};
 use crate::marks::Marks;
-use crate::pack::{PackBuilder, parse_pack, unit_ad};
+use crate::pack::PackBuilder;
 use crate::uploader::Uploader;
 use crate::writer::{CopySet, Members, lock};
-use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
+use crate::{Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel};
 
-/// Packs that are read at the same time: each is in memory as a whole, with its table.
+/// Packs that are read at the same time: each may be in memory as a whole.
 const PACKS_AT_ONCE: usize = 2;
 
-/// A pack of more blobs is taken by itself: its table takes as much memory as what lies in it.
-const LARGE_TABLE: usize = 50_000;
+/// A pack of more blobs is taken by itself: its table takes as much memory as what lies in it. Writers make none any more.
+const LARGE_TABLE: usize = 200_000;
 
-/// Packs on their way at the same time, for each domain.
+/// Packs on their way at the same time, for each domain; to a disk of this machine one, which costs memory and no time.
 const UPLOADS: usize = 2;
 
 /// Packs in the making, and those made, for one domain.
@@ -120,68 +120,46 @@ impl Mover {
     fn rescue_pack(&self, scene: &Scene<'_>, number: u32) -> Result<u64> {
         let known = &scene.inventory.packs[number as usize];
         let _alone = (known.blobs > LARGE_TABLE).then(|| lock(&self.large));
-        let name = object_name(Area::Packs, &known.id);
-        let bytes = match self.repository.backend().get(&name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(RepoError::Overtaken),
-            Err(error) => return Err(error.into()),
-        };
-        crate::verify::check_name(&name, &known.id, &bytes)?;
-        let opened = parse_pack(self.repository.keyring(), known.id, &bytes)?.pack;
-        let salt = scene.live.salt(&opened.domain, opened.kind);
-        let target = self.target(&opened.domain);
-        let mut anew = Vec::new();
-        for unit in PackHeader::units(&opened.blobs) {
-            let exact = |blob: &BlobEntry| exact(&opened.domain, opened.kind, &blob.id, scene.live);
+        let (pack, mut source) = Source::open(&self.repository, known.id, known.size)?;
+        let salt = scene.live.salt(&pack.domain, pack.kind);
+        let target = self.target(&pack.domain);
+        let (mut inside, mut anew) = (Vec::new(), Vec::new());
+        for unit in PackHeader::units(&pack.blobs) {
+            let exact = |blob: &BlobEntry| exact(&pack.domain, pack.kind, &blob.id, scene.live);
             let needed = || unit.blobs.iter().filter(|blob| scene.live.contains(salt, &blob.id));
             if !needed().any(|blob| self.must_move(scene, number, exact(blob))) {
                 continue;
             }
             let doubles = needed().map(exact).filter(|blob| scene.homes.contains_key(blob));
             lock(&self.moved).extend(doubles);
-            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
-            let run_key = opened.run_keys[usize::from(unit.blobs[0].run_key)];
-            match &self.fresh {
-                Some((key, entry)) if run_key.epoch != self.repository.keyring().head => {
-                    self.reseal(&known.id, opened.kind, &unit, run_key, sealed, key, &mut anew)?;
-                    self.push(&target, opened.kind, &unit, *entry, &anew)?;
+            let run_key = pack.run_keys[usize::from(unit.blobs[0].run_key)];
+            let fresh = self.fresh.as_ref().filter(|_| run_key.epoch != self.repository.keyring().head);
+            let is_read_again = source.is_read_again();
+            let sealed = source.sealed(&unit)?;
+            if fresh.is_some() || is_read_again {
+                open_unit(&self.repository, &pack, &unit, sealed, &mut inside)?;
+            }
+            match fresh {
+                Some((key, entry)) => {
+                    anew.clear();
+                    key.seal_into(&ad_of(&self.repository, pack.kind, &unit), &inside, &mut anew)?;
+                    self.push(&target, pack.kind, &unit, *entry, &anew)?;
                     self.resealed_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
                 }
-                _ => self.push(&target, opened.kind, &unit, run_key, sealed)?,
+                None => self.push(&target, pack.kind, &unit, run_key, sealed)?,
             }
             self.moved_blobs.fetch_add(unit.blobs.len() as u64, Ordering::Relaxed);
             self.moved_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
         }
-        Ok(bytes.len() as u64)
-    }
-
-    /// Opens a unit and seals what was in it, compressed as it is, under another run key, into `anew`.
-    #[allow(clippy::too_many_arguments)] // where it is, what it is, and two keys
-    fn reseal(
-        &self,
-        pack: &ObjectId,
-        kind: BlobKind,
-        unit: &Unit<'_>,
-        old: RunKeyEntry,
-        sealed: &[u8],
-        key: &SealKey,
-        anew: &mut Vec<u8>,
-    ) -> Result<()> {
-        let corrupt = |why: &str| RepoError::corrupt(object_name(Area::Packs, pack).as_str(), why);
-        let old = self.repository.run_key(&old).ok_or_else(|| corrupt("a run key in it does not open"))?;
-        let first = &unit.blobs[0];
-        let id = (!unit.is_group()).then_some(&first.id);
-        // Checked when the table was decoded: no longer than a blob may be.
-        let ad = unit_ad(self.repository.id(), kind, id, first.codec, unit.plain_len() as u32);
-        let inside = old.open(&ad, sealed).map_err(|_| corrupt("a blob in it does not authenticate"))?;
-        anew.clear();
-        Ok(key.seal_into(&ad, &inside, anew)?)
+        Ok(pack.size)
     }
 
     fn target(&self, domain: &str) -> Arc<Target> {
         let mut targets = lock(&self.targets);
         let target = targets.entry(domain.to_owned()).or_insert_with(|| {
-            let uploads = self.repository.backend().parallelism().min(UPLOADS);
+            let backend = self.repository.backend();
+            let most = if backend.local_root().is_some() { 1 } else { UPLOADS };
+            let uploads = backend.parallelism().min(most);
             let options =
                 WriterOptions { pack_target: self.pack_target, uploads, ..WriterOptions::default() };
             let members = Members::only(&self.repository);
