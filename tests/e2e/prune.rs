@@ -154,6 +154,27 @@ fn forget_prunes_if_asked() {
 }
 
 #[test]
+fn after_a_rotation_it_seals_anew_if_asked() {
+    let (lab, [first, second], state) = made();
+    lab.run("owner", &["forget", &first]).summary(0);
+    lab.run("owner", &["key", "rotate"]).summary(0);
+    let before = files_below(&lab.path("repo"));
+    let args = ["prune", "--reseal", "--grace", "0"];
+    let said = lab.run("owner", &[&args[..], &["--dry-run"]].concat());
+    assert_eq!(files_below(&lab.path("repo")), before, "a rehearsal changes nothing");
+    let done = lab.run("owner", &args);
+    assert!(is(&done, "resealed_bytes") > 3_000_000);
+    for field in ["resealed_bytes", "packs_old_keys", "packs_old_keys_bytes", "freed_bytes"] {
+        assert_eq!(is(&done, field), is(&said, field), "{field}");
+    }
+    restores(&lab, &second, &state);
+    assert_eq!(lab.run("owner", &["check", "--read-data"]).summary(0)["findings"], 0);
+    assert_eq!(is(&lab.run("owner", &args), "resealed_bytes"), 0);
+    let known = lab.run("owner", &["backup", "source", "--host", "web"]);
+    assert_eq!(known.summary(0)["added_bytes"], 0);
+}
+
+#[test]
 fn only_an_owner_prunes() {
     let (lab, ids, _) = made();
     for role in ["backup", "restore"] {

@@ -23,8 +23,8 @@ use snap_repo::{Index, NewSnapshot, Repository, Scratch, Secret, Writer, WriterO
 
 /// Blobs that one tree names.
 const PER_TREE: u64 = 1000;
-/// Blobs in a stretch of which all, every other one or none are needed: about a pack.
-const STRETCH: u64 = 250_000;
+/// Blobs in a stretch of which all, every other one or none are needed: those of a pack.
+const STRETCH: u64 = 1 << 16;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo run --release -p snap-engine --example month -- DAYS SEEDS [FIRST SEED]
 //! ```
-#![allow(clippy::unwrap_used)] // it fails as tests do
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a program for the terminal; it fails as tests do
 
 #[path = "../tests/common/mod.rs"]
 mod common;

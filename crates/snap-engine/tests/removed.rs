@@ -5,11 +5,13 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Lab, odd};
 use snap_backend::{Backend, MemoryBackend, ObjectName};
 use snap_crypto::{AgreementKey, SealKey, derive_key};
 use snap_format::{Bundle, Epoch, EpochKeys, RepoId, Role, RunKeyEntry, SlotId, Time};
+use snap_repo::prune::PruneOptions;
 use snap_repo::{NewSlot, Repository, Secret};
 
 const NOW: Time = Time::new(1_000_000, 7);
@@ -122,6 +124,35 @@ fn a_removed_slot_opens_nothing_that_is_written_after() {
             assert!(matches!(opened, Err(snap_repo::RepoError::SlotRemoved { epoch: 2, .. })));
             assert!(lab.repository().rotate_keys(NOW).unwrap().counts);
         }
+    }
+}
+
+#[test]
+fn after_a_reseal_it_opens_no_data_no_tree_and_no_index() {
+    for role in [Role::Backup, Role::Restore, Role::Owner] {
+        let (lab, memory) = common::in_memory();
+        let bytes = [role.code() + 40; 32];
+        let secret = Secret::KeyFile(bytes.into());
+        let new = NewSlot { role, secret: &secret, label: "leaves".into(), domain: None };
+        let (slot, _) = lab.repository().add_slot(new, NOW).unwrap();
+        written(&lab, &memory, 1);
+        written(&lab, &memory, 2);
+        lab.repository().remove_slot(slot, NOW).unwrap();
+        let loot = Loot::of(&memory, lab.id, slot, bytes);
+        let opened = |of: &str| {
+            let names = memory.names().into_iter().filter(|name| area(name) == of);
+            let (all, opens): (Vec<_>, Vec<_>) =
+                names.map(|name| ((), loot.opens(of, &memory.get(&name).unwrap()))).unzip();
+            (all.len(), opens.into_iter().filter(|opens| *opens).count())
+        };
+        assert_eq!((opened("packs"), opened("index"), opened("snapshots")), ((4, 4), (2, 2), (2, 2)));
+        let options = PruneOptions { reseal: true, grace: Duration::ZERO, ..PruneOptions::at(NOW) };
+        snap_engine::prune(&lab.repository(), &options, lab.context()).unwrap();
+        let (packs, index) = (opened("packs"), opened("index"));
+        assert!(packs.0 > 0 && index.0 > 0 && (packs.1, index.1) == (0, 0), "{role}: {packs:?} {index:?}");
+        // As docs/guide/keys.md says: the time, the host and the paths of an old snapshot it still reads, and no more.
+        assert_eq!(opened("snapshots"), (2, 2));
+        lab.check_over(&lab.backend);
     }
 }
 

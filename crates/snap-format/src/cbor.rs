@@ -58,6 +58,17 @@ impl Enc {
         self
     }
 
+    /// A byte string of `len` bytes, which `fill` appends.
+    pub(crate) fn long_bytes(&mut self, len: usize, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        infallible!(self.0.bytes_len(len as u64));
+        let out = self.0.writer_mut();
+        out.reserve(len);
+        let end = out.len() + len;
+        fill(out);
+        debug_assert_eq!(out.len(), end);
+        self
+    }
+
     pub(crate) fn text(&mut self, value: &str) -> &mut Self {
         infallible!(self.0.str(value));
         self

@@ -1,8 +1,10 @@
 use crate::cbor::{self, Dec, Enc};
 use crate::pack::{check_tables, put_tables, take_blobs, take_run_keys};
-use crate::{BlobEntry, BlobKind, FormatError, ObjectId, RunKeyEntry};
+use crate::{BLOB_ENTRY_LEN, BlobEntry, BlobKind, FormatError, ObjectId, RunKeyEntry};
 
 const WHAT: &str = "index";
+/// About what a pack takes beside its blobs, bytes.
+const PACK_LEN: usize = 256;
 
 /// A pack as the index knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,16 +35,22 @@ pub struct IndexObject {
 impl IndexObject {
     /// The payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut enc = Enc::new();
-        enc.map(if self.replaces.is_empty() { 1 } else { 2 }).uint(0).array(self.packs.len());
-        for pack in &self.packs {
+        Self::encode_parts(&self.packs.iter().collect::<Vec<_>>(), &self.replaces)
+    }
+
+    /// The payload of an object of these parts.
+    pub fn encode_parts(packs: &[&IndexedPack], replaces: &[ObjectId]) -> Vec<u8> {
+        let lines: usize = packs.iter().map(|pack| pack.blobs.len()).sum();
+        let mut enc = Enc::with_buffer(Vec::with_capacity(lines * BLOB_ENTRY_LEN + packs.len() * PACK_LEN));
+        enc.map(if replaces.is_empty() { 1 } else { 2 }).uint(0).array(packs.len());
+        for pack in packs {
             enc.map(6).uint(0).bytes(&pack.id.0).uint(1).uint(pack.size);
             enc.uint(2).uint(pack.kind.code().into()).uint(3).text(&pack.domain);
             put_tables(&mut enc, 4, &pack.run_keys, &pack.blobs);
         }
-        if !self.replaces.is_empty() {
-            enc.uint(1).array(self.replaces.len());
-            self.replaces.iter().for_each(|id| {
+        if !replaces.is_empty() {
+            enc.uint(1).array(replaces.len());
+            replaces.iter().for_each(|id| {
                 enc.bytes(&id.0);
             });
         }

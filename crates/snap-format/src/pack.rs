@@ -249,9 +249,8 @@ impl PackHeader {
 
 pub(crate) fn put_tables(enc: &mut Enc, first_key: u64, run_keys: &[RunKeyEntry], blobs: &[BlobEntry]) {
     let keys: Vec<u8> = run_keys.iter().flat_map(RunKeyEntry::encode).collect();
-    let mut table = Vec::with_capacity(blobs.len() * BLOB_ENTRY_LEN);
-    blobs.iter().for_each(|blob| blob.encode_into(&mut table));
-    enc.uint(first_key).bytes(&keys).uint(first_key + 1).bytes(&table);
+    enc.uint(first_key).bytes(&keys).uint(first_key + 1);
+    enc.long_bytes(blobs.len() * BLOB_ENTRY_LEN, |out| blobs.iter().for_each(|blob| blob.encode_into(out)));
 }
 
 pub(crate) fn take_run_keys(dec: &mut Dec<'_>) -> Result<Vec<RunKeyEntry>, FormatError> {

@@ -120,6 +120,10 @@ pub(crate) struct PackBuilder {
     blobs: Vec<BlobEntry>,
 }
 
+/// Blobs after which a pack is finished: where blobs are of a few bytes its table would become longer than what lies in it,
+/// and, at some bytes a blob, longer than readers accept. From 256 bytes a blob on a pack is full before.
+const BLOBS_PER_PACK: usize = 1 << 16;
+
 impl PackBuilder {
     pub(crate) fn new(keyring: &Keyring, kind: BlobKind, mut buffer: Vec<u8>) -> Self {
         let object = match kind {
@@ -140,8 +144,17 @@ impl PackBuilder {
         self.buffer.len()
     }
 
-    /// Position of a run key, which is added if it is new; `None` if the list is full.
-    pub(crate) fn run_key(&mut self, entry: &RunKeyEntry) -> Option<u8> {
+    /// Whether it is long enough. Not before: a pack below the target is padded (F17), by up to a sixteenth.
+    pub(crate) fn is_full(&self, target: usize) -> bool {
+        self.buffer.len() >= target || self.blobs.len() >= BLOBS_PER_PACK
+    }
+
+    /// Position of the run key of a unit of so many blobs; the key is added if it is new. `None` if there is no room for one more key,
+    /// or for the blobs.
+    pub(crate) fn room_for(&mut self, entry: &RunKeyEntry, blobs: usize) -> Option<u8> {
+        if self.blobs.len() + blobs > limits::PACK_BLOBS {
+            return None;
+        }
         let known = self.run_keys.iter().position(|known| known == entry);
         let at = match known {
             Some(at) => at,
@@ -232,6 +245,8 @@ fn read_header(keyring: &Keyring, id: ObjectId, size: u64, read: &mut ReadAt<'_>
     let sealed = read(header_at, header_len)?;
     let ad = part_ad(keyring.repository, &head_bytes, "header");
     let opened = open_inner(keyring, &object, &head_bytes, head.epoch, &ad, &sealed)?;
+    // Of a pack of very small blobs each of these is as long as the pack's body.
+    drop(sealed);
     let header = PackHeader::decode(&opened.payload).map_err(|error| RepoError::format(&object, error))?;
     if PackHeader::body_end(&header.blobs) != header_at {
         return Err(RepoError::corrupt(&object, "its blob table does not add up to its length"));
@@ -307,21 +322,64 @@ mod tests {
     use snap_format::{EpochId, Time};
 
     use super::*;
-    use crate::{Repository, Secret};
+    use crate::{Index, Repository, Secret, Writer, WriterOptions};
 
-    #[test]
-    fn a_pack_takes_no_more_run_keys_than_a_reader_accepts() {
+    fn repository() -> Repository {
         let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
         let secret = Secret::random_key_file().unwrap();
         Repository::create(backend.as_ref(), &secret, "owner", Time::new(0, 0)).unwrap();
-        let repository = Repository::open(backend, &secret).unwrap();
+        Repository::open(backend, &secret).unwrap()
+    }
+
+    /// In groups a blob of four bytes takes two: eight million of them would go into one pack.
+    #[test]
+    fn a_pack_of_tiny_blobs_ends_long_before_readers_refuse_it() {
+        let repository = repository();
+        let (index, _) = Index::load(&repository, None).unwrap();
+        let writer = Writer::begin(&repository, index, None, WriterOptions::default()).unwrap();
+        let mut scratch = Scratch::new(1).unwrap();
+        for number in 0..200_000_u32 {
+            writer.add(BlobKind::Data, &number.to_le_bytes(), &mut scratch).unwrap();
+        }
+        writer.finish().unwrap().abandon();
+        let packs = repository.list(Area::Packs).unwrap();
+        let lines =
+            |(id, size): &(ObjectId, u64)| repository.read_pack_header(*id, *size).unwrap().1.blobs.len();
+        let lines: Vec<usize> = packs.iter().map(lines).collect();
+        assert_eq!(lines.iter().sum::<usize>(), 200_000);
+        // One group goes beyond the mark: a quarter of a MiB in pieces of four bytes.
+        assert!(lines.iter().all(|lines| *lines < (1 << 16) + (1 << 16)), "{lines:?}");
+    }
+
+    #[test]
+    fn a_unit_goes_into_no_pack_that_it_would_make_too_long() {
+        let repository = repository();
+        let mut pack = PackBuilder::new(repository.keyring(), BlobKind::Data, Vec::new());
+        let entry = RunKeyEntry { epoch: EpochId([0; 16]), sealed: [1; 80] };
+        assert_eq!(pack.room_for(&entry, limits::PACK_BLOBS), Some(0));
+        let line = |stored_len| BlobEntry {
+            id: BlobId([0; 32]),
+            stored_len,
+            plain_len: 1,
+            codec: Codec::Raw,
+            grouped: true,
+            run_key: 0,
+        };
+        pack.push(&[line(42), line(0)], 0, &[0; 42]);
+        assert_eq!(pack.room_for(&entry, limits::PACK_BLOBS - 2), Some(0));
+        assert_eq!(pack.room_for(&entry, limits::PACK_BLOBS - 1), None);
+    }
+
+    #[test]
+    fn a_pack_takes_no_more_run_keys_than_a_reader_accepts() {
+        let repository = repository();
         let mut pack = PackBuilder::new(repository.keyring(), BlobKind::Data, Vec::new());
         let entry = |number: u8| RunKeyEntry { epoch: EpochId([0; 16]), sealed: [number; 80] };
         for number in 0..=255 {
-            assert_eq!(pack.run_key(&entry(number)), Some(number));
+            assert_eq!(pack.room_for(&entry(number), 1), Some(number));
         }
         let one_more = RunKeyEntry { epoch: EpochId([1; 16]), sealed: [0; 80] };
-        assert_eq!((pack.run_key(&one_more), pack.run_key(&entry(9))), (None, Some(9)));
+        assert_eq!((pack.room_for(&one_more, 1), pack.room_for(&entry(9), 1)), (None, Some(9)));
         let (indexed, bytes) = pack.finish(repository.keyring(), "main").unwrap();
         assert_eq!(parse_pack(repository.keyring(), indexed.id, &bytes).unwrap().pack, indexed);
     }

@@ -104,7 +104,8 @@ fn calls(line: &str) -> Vec<Vec<String>> {
     for part in commands(line) {
         let words: Vec<String> = part.split_whitespace().map(str::to_owned).collect();
         // Programs beside it, as benchmarks are, are not on its page.
-        if words.windows(2).any(|pair| pair[0] == "--bin" && pair[1] != "snap") {
+        let is_other = |pair: &[String]| pair[0] == "--bin" && pair[1] != "snap" || pair[0] == "--example";
+        if words.windows(2).any(is_other) {
             continue;
         }
         let at = match part.contains("cargo run") {

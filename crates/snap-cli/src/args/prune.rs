@@ -7,11 +7,14 @@ What no snapshot needs any more is marked first, and deleted by the first prune 
 go on meanwhile, from any machine; a backup that relied on something that goes notices it, and moves or stores it again.
 With --grace 0 it is deleted at once: a backup that runs right now may then have to be run again.
 Packs of which too much is unused are repacked, small packs and index objects are merged.
+With --reseal all data and trees that are sealed under earlier keys are opened and sealed under those of now; what was sealed
+before goes after the grace. Snapshots (times, hosts, given paths) and records stay under the keys under which they were written.
 
 Examples:
   snap prune --dry-run                          what would be freed
   snap prune                                    once a day: deletes what the day before marked
   snap prune --grace 0 --max-unused 0           free all that can be freed, now
+  snap prune --reseal --grace 0                 after `snap key rotate`: write all data anew, under the new keys
   snap forget --keep-daily 14 --prune           forget, then prune";
 
 /// What `prune` takes.
@@ -25,6 +28,10 @@ pub struct PruneArgs {
     /// Leave so much unused data where it is, as moving the rest costs more: a share, a size or `unlimited` [default: 5%].
     #[arg(long, value_name = "P%|SIZE|unlimited")]
     pub max_unused: Option<Unused>,
+
+    /// Seal data and trees anew that are sealed under keys from before the last `key rotate` or `key remove`.
+    #[arg(long)]
+    pub reseal: bool,
 
     /// Only show what would be done.
     #[arg(long, short = 'n')]

@@ -264,7 +264,7 @@ fn rotate(app: &App, dry_run: bool) -> Outcome {
 /// What a rotation does, and what it does not.
 const ROTATED: &str = "\
 From now on everything is written under fresh keys; nothing has to be changed on any machine.
-- What is stored already stays under its old keys.
+- What is stored already stays under its old keys until `snap prune --reseal` writes it anew.
 - A run that is under way ends under the old keys, and can be read.
 - A stolen key file, password or recovery key still opens all: take it away with `snap key remove` (a recovery key
   with `snap key recovery`), after the store's credentials.";

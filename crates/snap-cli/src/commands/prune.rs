@@ -18,7 +18,8 @@ pub fn run(app: &App, args: &PruneArgs) -> Outcome {
     let mut copies = copies::open_each(app, Purpose::Keys, args.dry_run)?;
     copies.first().repository.keyring().require_owner("prune")?;
     copies.in_each(app, |opened| {
-        let mut options = PruneOptions { dry_run: args.dry_run, ..PruneOptions::at(system::now()) };
+        let mut options =
+            PruneOptions { dry_run: args.dry_run, reseal: args.reseal, ..PruneOptions::at(system::now()) };
         if let Some(grace) = args.grace {
             options.grace = grace.0;
         }
@@ -82,6 +83,14 @@ fn table(report: &PruneReport) -> Vec<String> {
 
 fn tell(app: &App, report: &PruneReport, options: &PruneOptions) {
     let freed = text::bytes(freed(report));
+    if options.reseal {
+        let bytes = text::bytes(report.resealed_bytes);
+        let packs = text::counted(report.old_keys.packs, "pack", "packs");
+        app.out.done(&match options.dry_run {
+            true => format!("would seal {bytes} anew, of {packs} with earlier keys"),
+            false => format!("sealed {bytes} anew, of {packs} with earlier keys"),
+        });
+    }
     app.out.done(&match options.dry_run {
         true => format!("would free {freed}"),
         false => format!("freed {freed}"),
@@ -122,6 +131,9 @@ fn summary(report: &PruneReport, dry_run: bool) -> json::Object {
         "waiting_bytes": report.waiting.bytes,
         "blobs_moved": report.moved_blobs,
         "moved_bytes": report.moved_bytes,
+        "packs_old_keys": report.old_keys.packs,
+        "packs_old_keys_bytes": report.old_keys.bytes,
+        "resealed_bytes": report.resealed_bytes,
         "unused_bytes": report.waste_bytes,
         "freed_bytes": freed(report),
         "stored_bytes": report.stored_bytes,

@@ -15,9 +15,11 @@ use snap_repo::{
 use crate::work::{Worker, for_each_growing, lock};
 use crate::{Context, Result};
 
-/// Bytes fetched around a tree, half on each side: trees that were written together are wanted together.
+/// Bytes fetched around a tree, half on each side: trees that were written together are wanted together. On a disk of this
+/// machine a request costs little.
 const WINDOW: u64 = 512 << 10;
-/// Windows kept: 16 MiB.
+const NEAR_WINDOW: u64 = 64 << 10;
+/// Windows kept: 16 MiB, or 2.
 const WINDOWS: usize = 32;
 /// Damaged trees after which no more are looked for: one is enough to delete nothing.
 const FINDINGS: usize = 100;
@@ -27,6 +29,8 @@ struct Reader<'a> {
     repository: &'a Repository,
     trees: &'a TreePlaces,
     domains: Vec<DomainKeys>,
+    /// Bytes around a tree.
+    window: u64,
     windows: Mutex<VecDeque<Window>>,
 }
 
@@ -178,7 +182,9 @@ impl<'a> Reader<'a> {
             }
             roots.push((known.unwrap_or(domains.len() - 1), body.root));
         }
-        Ok((Self { repository, trees, domains, windows: Mutex::default() }, roots))
+        let is_near = repository.backend().local_root().is_some();
+        let window = if is_near { NEAR_WINDOW } else { WINDOW };
+        Ok((Self { repository, trees, domains, window, windows: Mutex::default() }, roots))
     }
 
     fn salts(&self, live: &LiveSet) -> Vec<(Salt, Salt)> {
@@ -228,8 +234,8 @@ impl<'a> Reader<'a> {
         let name = object_name(Area::Packs, &place.pack_id);
         let backend = self.repository.backend();
         let end = place.offset + length;
-        let start = place.offset.saturating_sub(WINDOW / 2);
-        let window = (end + WINDOW / 2).min(place.pack_size).max(end) - start;
+        let start = place.offset.saturating_sub(self.window / 2);
+        let window = (end + self.window / 2).min(place.pack_size).max(end) - start;
         let bytes = match backend.get_range(&name, start, window) {
             // Shorter than the index says: what is left of a truncated pack is still of use.
             Err(error) if error.kind() == ErrorKind::OutOfRange && window > length => {

@@ -102,8 +102,7 @@ pub struct PackInfo {
 
 /// A hash over all that an index or a header says of a pack: two that agree have the same.
 pub fn pack_digest(pack: &IndexedPack) -> [u8; 32] {
-    let one = IndexObject { packs: vec![pack.clone()], replaces: Vec::new() };
-    snap_crypto::hash(&one.encode())
+    snap_crypto::hash(&IndexObject::encode_parts(&[pack], &[]))
 }
 
 /// Every blob of a pack and where it lies; the number of the pack is left 0.

@@ -3,7 +3,7 @@
 use snap_backend::ObjectName;
 use snap_format::{IndexObject, IndexedPack, ObjectId, ObjectKind, Role, SlotId, limits};
 
-use crate::boxes::open_box;
+use crate::boxes::{Opened, open_box};
 use crate::{Area, Finding, FindingCode, RepoError, Repository, Result, object_name};
 
 /// An index object that is believed, and who signed it.
@@ -39,10 +39,11 @@ impl Repository {
     pub fn parse_index(&self, id: &ObjectId, bytes: &[u8]) -> Result<ParsedIndex> {
         let name = object_name(Area::Index, id);
         crate::verify::check_name(&name, id, bytes)?;
-        let opened = open_box(self.keyring(), name.as_str(), ObjectKind::Index, bytes)?;
+        let Opened { slot, member, payload, .. } =
+            open_box(self.keyring(), name.as_str(), ObjectKind::Index, bytes)?;
         let object =
-            IndexObject::decode(&opened.payload).map_err(|error| RepoError::format(name.as_str(), error))?;
-        let (slot, member) = (opened.slot, opened.member);
+            IndexObject::decode(&payload).map_err(|error| RepoError::format(name.as_str(), error))?;
+        drop(payload);
         let (mut packs, mut findings) = (object.packs, Vec::new());
         packs.retain(|pack| {
             let allowed = member.role == Role::Owner || pack.domain == member.domain;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use snap_backend::{ErrorKind, Timestamp};
-use snap_format::{BlobKind, IndexedPack, ObjectId, Role};
+use snap_format::{BLOB_ENTRY_LEN, BlobKind, IndexedPack, ObjectId, Role};
 
 use super::trees::TreePlaces;
 use crate::index::check_box_size;
@@ -48,6 +48,10 @@ pub(super) struct Pack {
     pub(super) vouched: bool,
     /// Run keys that it lists.
     pub(super) run_keys: usize,
+    /// Whether one of these is of an earlier epoch.
+    pub(super) has_old_keys: bool,
+    /// Lines of its table.
+    pub(super) blobs: usize,
     /// Sealed units, bytes.
     pub(super) body_bytes: u64,
     /// Sealed units that stay: of at least one blob in each, snapshots need it and it lies nowhere better.
@@ -127,15 +131,21 @@ impl Inventory {
         }
         let taken = Mutex::new((&mut *self, Ok(())));
         let repository = taken.lock().expect("nobody else has it").0.repository.clone();
-        for_each_parallel(&new, at_once(&repository), |(id, size)| {
-            let parsed = fetch(&repository, id, *size, pass_over_forged)?;
-            let mut guard = lock(&taken);
-            let (inventory, outcome) = &mut *guard;
-            if outcome.is_ok() {
-                *outcome = inventory.take(*id, parsed);
-            }
-            Ok::<_, RepoError>(())
-        })?;
+        let large = LARGE_BLOBS * BLOB_ENTRY_LEN as u64;
+        few_large(
+            &repository,
+            new,
+            |(_, size)| *size > large,
+            |(id, size)| {
+                let parsed = fetch(&repository, id, *size, pass_over_forged)?;
+                let mut guard = lock(&taken);
+                let (inventory, outcome) = &mut *guard;
+                if outcome.is_ok() {
+                    *outcome = inventory.take(*id, parsed);
+                }
+                Ok::<_, RepoError>(())
+            },
+        )?;
         taken.into_inner().expect("no thread panicked").1?;
         self.trees.sort();
         Ok(changed)
@@ -167,11 +177,29 @@ impl Inventory {
         }
         let number = u32::try_from(self.packs.len()).expect("fewer than four billion packs");
         self.by_id.insert(pack.id, number);
-        self.packs.push(Pack { vouched: is_owner, ..describe(pack, digest) });
+        self.packs.push(Pack { vouched: is_owner, ..self.describe(pack, digest) });
         if pack.kind == BlobKind::Tree && self.is_there(&self.packs[number as usize]) {
             self.trees.add(pack);
         }
         Ok(())
+    }
+
+    fn describe(&self, pack: &IndexedPack, digest: [u8; 32]) -> Pack {
+        let head = self.repository.keyring().head;
+        Pack {
+            id: pack.id,
+            size: pack.size,
+            kind: pack.kind,
+            domain: pack.domain.clone(),
+            digest,
+            contested: false,
+            vouched: false,
+            run_keys: pack.run_keys.len(),
+            has_old_keys: pack.run_keys.iter().any(|entry| entry.epoch != head),
+            blobs: pack.blobs.len(),
+            body_bytes: pack.blobs.iter().map(|blob| u64::from(blob.stored_len)).sum(),
+            live: Tally::default(),
+        }
     }
 
     /// Several things are said of a pack: its header decides (F18).
@@ -188,7 +216,8 @@ impl Inventory {
         if self.packs[number as usize].digest != digest && truth.kind == BlobKind::Tree {
             self.trees.add(&truth);
         }
-        self.packs[number as usize] = Pack { contested: true, vouched: true, ..describe(&truth, digest) };
+        self.packs[number as usize] =
+            Pack { contested: true, vouched: true, ..self.describe(&truth, digest) };
         Ok(())
     }
 
@@ -216,7 +245,9 @@ impl Inventory {
         objects: &[ObjectId],
         each: impl Fn(&ObjectId, u32, IndexedPack) -> Result<()> + Sync,
     ) -> Result<()> {
-        for_each_parallel(objects, at_once(&self.repository), |id| {
+        let is_large =
+            |id: &ObjectId| self.objects.get(id).is_none_or(|info| info.blobs as u64 > LARGE_BLOBS);
+        few_large(&self.repository, objects.to_vec(), is_large, |id| {
             let bytes = match self.repository.backend().get(&object_name(Area::Index, id)) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(RepoError::Overtaken),
@@ -247,24 +278,22 @@ impl Inventory {
     }
 }
 
-fn describe(pack: &IndexedPack, digest: [u8; 32]) -> Pack {
-    Pack {
-        id: pack.id,
-        size: pack.size,
-        kind: pack.kind,
-        domain: pack.domain.clone(),
-        digest,
-        contested: false,
-        vouched: false,
-        run_keys: pack.run_keys.len(),
-        body_bytes: pack.blobs.iter().map(|blob| u64::from(blob.stored_len)).sum(),
-        live: Tally::default(),
-    }
-}
+/// Index objects of more blobs are large: one of 200,000 takes some 30 MB while it is looked at.
+const LARGE_BLOBS: u64 = 20_000;
+/// So many of these are read at the same time.
+const LARGE_AT_ONCE: usize = 2;
 
-/// Index objects that are read at the same time: a full one takes some 30 MB while it is looked at.
-fn at_once(repository: &Repository) -> usize {
-    repository.backend().parallelism().min(4)
+/// Calls `work` for each of the index objects on several threads, few for large ones.
+fn few_large<T: Sync>(
+    repository: &Repository,
+    objects: Vec<T>,
+    is_large: impl Fn(&T) -> bool,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let (large, small): (Vec<T>, Vec<T>) = objects.into_iter().partition(is_large);
+    let at_once = repository.backend().parallelism();
+    for_each_parallel(&small, at_once, &work)?;
+    for_each_parallel(&large, at_once.min(LARGE_AT_ONCE), &work)
 }
 
 /// An index object, whole; `None` if it is forged and that is to be passed over.

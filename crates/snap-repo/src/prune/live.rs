@@ -19,10 +19,43 @@ impl Salt {
 }
 
 /// The blobs that snapshots need. Each is known by 64 bits: two that share them are both kept, so it errs on one side only.
-/// Takes 9 to 18 bytes a blob.
+/// Takes 9 to 18 bytes a blob while trees are walked, and 9 when they are counted.
 pub struct LiveSet {
     state: RandomState,
-    shards: Vec<Mutex<HashSet<u64, BuildHasherDefault<AsItIs>>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// What was there when counting began, sorted, and how often each was seen: not, once, more often.
+    sorted: Vec<u64>,
+    seen: Vec<u8>,
+    /// What came since.
+    new: HashSet<u64, BuildHasherDefault<AsItIs>>,
+}
+
+impl Shard {
+    fn position(&self, key: u64) -> Option<usize> {
+        self.sorted.binary_search(&key).ok()
+    }
+
+    fn contains(&self, key: u64) -> bool {
+        self.new.contains(&key) || self.position(key).is_some()
+    }
+
+    fn len(&self) -> usize {
+        self.sorted.len() + self.new.len()
+    }
+
+    fn sort(&mut self) {
+        let new = std::mem::take(&mut self.new);
+        self.sorted.reserve_exact(new.len());
+        self.sorted.extend(new);
+        self.sorted.sort_unstable();
+        self.seen.clear();
+        self.seen.resize(self.sorted.len(), 0);
+        self.seen.shrink_to_fit();
+    }
 }
 
 /// Ids are hashes already.
@@ -66,13 +99,14 @@ impl LiveSet {
     /// Adds a blob; whether it was new.
     pub fn insert(&self, salt: Salt, id: &BlobId) -> bool {
         let key = key(salt, id);
-        lock(&self.shards[shard(key)]).insert(key)
+        let mut shard = lock(&self.shards[shard(key)]);
+        shard.position(key).is_none() && shard.new.insert(key)
     }
 
     /// Whether a blob is needed.
     pub fn contains(&self, salt: Salt, id: &BlobId) -> bool {
         let key = key(salt, id);
-        lock(&self.shards[shard(key)]).contains(&key)
+        lock(&self.shards[shard(key)]).contains(key)
     }
 
     /// Number of distinct keys.
@@ -85,22 +119,48 @@ impl LiveSet {
         self.len() == 0
     }
 
-    /// The keys, to be counted; the set stays as it is.
-    pub(super) fn counts(&self) -> Counts {
-        let shards = self.shards.iter().map(|shard| {
-            let mut keys: Vec<u64> = lock(shard).iter().copied().collect();
-            keys.sort_unstable();
-            let seen = vec![0; keys.len()];
-            Mutex::new(Shard { keys, seen })
-        });
-        Counts { shards: shards.collect() }
+    /// Begins to count how often each is stored.
+    pub(super) fn begin_count(&self) {
+        self.shards.iter().for_each(|shard| lock(shard).sort());
+    }
+
+    /// Counts a place of a blob; false if nobody needs it. What came since the count began is not counted.
+    pub(super) fn count(&self, salt: Salt, id: &BlobId) -> bool {
+        let key = key(salt, id);
+        let mut shard = lock(&self.shards[shard(key)]);
+        let Some(at) = shard.position(key) else { return false };
+        shard.seen[at] = (shard.seen[at] + 1).min(2);
+        true
+    }
+
+    /// Whether a needed blob was seen at several places.
+    pub(super) fn is_double(&self, salt: Salt, id: &BlobId) -> bool {
+        let key = key(salt, id);
+        let shard = lock(&self.shards[shard(key)]);
+        shard.position(key).is_some_and(|at| shard.seen[at] > 1)
+    }
+
+    /// Whether any was.
+    pub(super) fn has_doubles(&self) -> bool {
+        self.shards.iter().any(|shard| lock(shard).seen.iter().any(|seen| *seen > 1))
+    }
+
+    /// Needed blobs that were not seen.
+    pub(super) fn missing(&self) -> Vec<u64> {
+        let mut missing = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let unseen = shard.sorted.iter().zip(&shard.seen).filter(|(_, seen)| **seen == 0);
+            missing.extend(unseen.map(|(key, _)| *key));
+        }
+        missing
     }
 
     /// The blobs of `keys` alone, with the same salts.
     pub(super) fn subset(&self, keys: &[u64]) -> Self {
         let set = Self { state: self.state.clone(), ..Self::default() };
         keys.iter().for_each(|key| {
-            lock(&set.shards[shard(*key)]).insert(*key);
+            lock(&set.shards[shard(*key)]).new.insert(*key);
         });
         set
     }
@@ -116,51 +176,6 @@ const fn shard(key: u64) -> usize {
     (key >> 40) as usize % SHARDS
 }
 
-/// How often each needed blob is stored: nowhere, once, or more often.
-pub(super) struct Counts {
-    shards: Vec<Mutex<Shard>>,
-}
-
-struct Shard {
-    keys: Vec<u64>,
-    seen: Vec<u8>,
-}
-
-impl Counts {
-    /// Counts a place of a blob; false if nobody needs it.
-    pub(super) fn add(&self, salt: Salt, id: &BlobId) -> bool {
-        let key = key(salt, id);
-        let mut shard = lock(&self.shards[shard(key)]);
-        let Ok(at) = shard.keys.binary_search(&key) else { return false };
-        shard.seen[at] = (shard.seen[at] + 1).min(2);
-        true
-    }
-
-    /// Whether a needed blob was seen at several places.
-    pub(super) fn is_double(&self, salt: Salt, id: &BlobId) -> bool {
-        let key = key(salt, id);
-        let shard = lock(&self.shards[shard(key)]);
-        shard.keys.binary_search(&key).is_ok_and(|at| shard.seen[at] > 1)
-    }
-
-    /// Whether any was.
-    pub(super) fn has_doubles(&self) -> bool {
-        self.shards.iter().any(|shard| lock(shard).seen.iter().any(|seen| *seen > 1))
-    }
-
-    /// Needed blobs that were not seen.
-    pub(super) fn missing(&self) -> Vec<u64> {
-        let mut missing = Vec::new();
-        for shard in &self.shards {
-            let shard = lock(shard);
-            missing.extend(
-                shard.keys.iter().zip(&shard.seen).filter(|(_, seen)| **seen == 0).map(|(key, _)| *key),
-            );
-        }
-        missing
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,13 +189,16 @@ mod tests {
         assert!(live.insert(main, &id(1)) && !live.insert(main, &id(1)));
         assert!(!live.contains(slot, &id(1)) && !live.contains(trees, &id(1)) && live.contains(main, &id(1)));
         assert!(live.insert(main, &id(2)));
-        let counts = live.counts();
-        assert_eq!(counts.missing().len(), 2);
-        assert!(counts.add(main, &id(1)) && !counts.add(slot, &id(1)) && !counts.has_doubles());
-        assert!(
-            counts.add(main, &id(1)) && counts.is_double(main, &id(1)) && !counts.is_double(main, &id(2))
-        );
-        let lost = live.subset(&counts.missing());
+        live.begin_count();
+        assert_eq!(live.missing().len(), 2);
+        assert!(!live.insert(main, &id(1)) && live.contains(main, &id(1)) && live.len() == 2);
+        assert!(live.count(main, &id(1)) && !live.count(slot, &id(1)) && !live.has_doubles());
+        assert!(live.count(main, &id(1)) && live.is_double(main, &id(1)) && !live.is_double(main, &id(2)));
+        let lost = live.subset(&live.missing());
         assert!(lost.contains(main, &id(2)) && !lost.contains(main, &id(1)));
+        // What comes later is counted the next time.
+        assert!(live.insert(main, &id(3)) && live.contains(main, &id(3)) && !live.count(main, &id(3)));
+        live.begin_count();
+        assert_eq!((live.missing().len(), live.len(), live.has_doubles()), (3, 3, false));
     }
 }

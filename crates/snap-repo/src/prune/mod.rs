@@ -12,6 +12,7 @@ mod plan;
 mod repack;
 mod rewrite;
 mod run;
+mod source;
 mod trees;
 
 use std::collections::HashSet;
@@ -61,6 +62,8 @@ pub struct PruneOptions {
     pub dry_run: bool,
     /// In a rehearsal: as if these snapshots were forgotten.
     pub without: HashSet<ObjectId>,
+    /// Seal anew, under the keys of the newest epoch, whatever is sealed under those of earlier ones.
+    pub reseal: bool,
     /// Pass over snapshots and index objects that are whole and signed by nobody who may: nothing of them counts.
     pub pass_over_forged: bool,
     /// Take away these packs, which are known to be damaged, and nothing else; at once, since nobody can rely on them. What is
@@ -83,6 +86,7 @@ impl PruneOptions {
             max_waste: Waste::Share(0.05),
             dry_run: false,
             without: HashSet::new(),
+            reseal: false,
             pass_over_forged: false,
             damaged: HashSet::new(),
             time,
@@ -164,6 +168,10 @@ pub struct PruneReport {
     pub moved_blobs: u64,
     /// Their sealed bytes.
     pub moved_bytes: u64,
+    /// Packs among the repacked ones in which something is sealed under the keys of an earlier epoch, if that was asked for.
+    pub old_keys: PackSum,
+    /// Sealed bytes that were sealed anew; all that is moved out of these packs, in a rehearsal.
+    pub resealed_bytes: u64,
     /// Bytes written: packs, index, marks. 0 in a rehearsal.
     pub stored_bytes: u64,
     /// Packs deleted.

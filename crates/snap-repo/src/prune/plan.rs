@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use snap_format::{BlobId, BlobKind, IndexedPack, ObjectId, PackHeader, limits};
 
 use super::inventory::{Inventory, Listed, Pack, Tally};
-use super::live::{Counts, LiveSet, Salt};
+use super::live::{LiveSet, Salt};
 use super::{PackSum, PruneOptions};
 use crate::Result;
 use crate::marks::Marks;
@@ -32,12 +32,10 @@ pub(super) type Homes = HashMap<Exact, u32>;
 /// Finds the sealed units of each pack that stay: those with a blob that snapshots need. Of a blob that is stored twice one
 /// place counts. Returns where such blobs are at home, and the keys of blobs that are nowhere.
 pub(super) fn survey(inventory: &mut Inventory, live: &LiveSet, marks: &Marks) -> Result<(Homes, Vec<u64>)> {
-    let counts = live.counts();
-    tally(inventory, live, |_, _, salt, id| counts.add(salt, id))?;
-    let missing = counts.missing();
-    let homes =
-        if counts.has_doubles() { choose_homes(inventory, live, &counts, marks)? } else { Homes::new() };
-    Ok((homes, missing))
+    live.begin_count();
+    tally(inventory, live, |_, _, salt, id| live.count(salt, id))?;
+    let homes = if live.has_doubles() { choose_homes(inventory, live, marks)? } else { Homes::new() };
+    Ok((homes, live.missing()))
 }
 
 /// Counts the units in which `wanted` picks a blob, by the number of its pack. It is asked of every blob.
@@ -66,21 +64,21 @@ fn tally(
     Ok(())
 }
 
-/// Where blobs that are stored twice are kept: not in a pack that goes, and best in one of which much is kept. Then the
+/// Where blobs that are stored twice are kept: not in a pack that goes, rather under the newest keys, and best in one of which much is kept. Then the
 /// units are counted again: one whose needed blobs are all at home elsewhere is needed no more.
-fn choose_homes(inventory: &mut Inventory, live: &LiveSet, counts: &Counts, marks: &Marks) -> Result<Homes> {
-    let rank: Vec<(bool, u64, std::cmp::Reverse<ObjectId>)> = inventory
+fn choose_homes(inventory: &mut Inventory, live: &LiveSet, marks: &Marks) -> Result<Homes> {
+    let rank: Vec<(bool, bool, u64, std::cmp::Reverse<ObjectId>)> = inventory
         .packs
         .iter()
         .map(|pack| {
             let share = pack.live.bytes.saturating_mul(1 << 20) / pack.body_bytes.max(1);
-            (!marks.names(&pack.id), share, std::cmp::Reverse(pack.id))
+            (!marks.names(&pack.id), !pack.has_old_keys, share, std::cmp::Reverse(pack.id))
         })
         .collect();
     let homes: Mutex<Homes> = Mutex::default();
     inventory.stream_packs(|number, pack| {
         let salt = live.salt(&pack.domain, pack.kind);
-        for blob in pack.blobs.iter().filter(|blob| counts.is_double(salt, &blob.id)) {
+        for blob in pack.blobs.iter().filter(|blob| live.is_double(salt, &blob.id)) {
             let mut homes = lock(&homes);
             let home = homes.entry(exact(&pack.domain, pack.kind, &blob.id, live)).or_insert(number);
             if rank[number as usize] > rank[*home as usize] {
@@ -146,6 +144,11 @@ pub(super) fn choose(
         right.cmp(&left).then(a.id.cmp(&b.id))
     });
     let mut chosen: HashSet<ObjectId> = HashSet::new();
+    if options.reseal {
+        chosen.extend(kept.iter().filter(|pack| pack.has_old_keys).map(|pack| pack.id));
+        wasteful.retain(|pack| !pack.has_old_keys);
+        waste = wasteful.iter().map(|pack| pack.dead_bytes()).sum();
+    }
     for pack in wasteful {
         if options.max_waste.allows(waste, total) {
             break;

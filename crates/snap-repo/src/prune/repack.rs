@@ -1,27 +1,31 @@
 //! Moving sealed units out of packs that go: whole, with what is dead in them, since no key opens them on the way; the pack's
-//! name, header and hashes vouch for them.
+//! name, header and hashes vouch for them. To be sealed under new keys, they are opened, and stay as they are inside.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use snap_backend::ErrorKind;
+use snap_crypto::SealKey;
 use snap_format::{BlobEntry, BlobKind, ObjectId, PackHeader, RunKeyEntry, Unit};
 
 use super::PruneOptions;
 use super::inventory::Inventory;
 use super::live::LiveSet;
 use super::plan::{Exact, Homes, exact};
+use super::source::{Source, ad_of, open_unit};
 use crate::marks::Marks;
-use crate::pack::{PackBuilder, parse_pack};
+use crate::pack::PackBuilder;
 use crate::uploader::Uploader;
 use crate::writer::{CopySet, Members, lock};
-use crate::{Area, Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel, object_name};
+use crate::{Finding, RepoError, Repository, Result, WriterOptions, for_each_parallel};
 
-/// Packs that are read at the same time: each is in memory as a whole, with its table.
+/// Packs that are read at the same time: each may be in memory as a whole.
 const PACKS_AT_ONCE: usize = 2;
 
-/// Packs on their way at the same time, for each domain.
+/// A pack of more blobs is taken by itself: its table takes as much memory as what lies in it. Writers make none any more.
+const LARGE_TABLE: usize = 200_000;
+
+/// Packs on their way at the same time, for each domain; to a disk of this machine one, which costs memory and no time.
 const UPLOADS: usize = 2;
 
 /// Packs in the making, and those made, for one domain.
@@ -35,11 +39,16 @@ struct Target {
 pub(super) struct Mover {
     repository: Repository,
     pack_target: usize,
+    /// If units are sealed anew: the run key for it.
+    fresh: Option<(SealKey, RunKeyEntry)>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
     /// Blobs that are stored twice, and that have been moved from one of their places.
     moved: Mutex<HashSet<Exact>>,
+    /// Held by who has a pack with a large table.
+    large: Mutex<()>,
     pub(super) moved_blobs: AtomicU64,
     pub(super) moved_bytes: AtomicU64,
+    pub(super) resealed_bytes: AtomicU64,
 }
 
 /// What is known when blobs are moved.
@@ -53,15 +62,19 @@ pub(super) struct Scene<'a> {
 }
 
 impl Mover {
-    pub(super) fn new(repository: &Repository, options: &PruneOptions) -> Self {
-        Self {
+    pub(super) fn new(repository: &Repository, options: &PruneOptions) -> Result<Self> {
+        let fresh = options.reseal.then(|| repository.new_run_key()).transpose()?;
+        Ok(Self {
             repository: repository.clone(),
             pack_target: options.pack_target,
+            fresh,
             targets: Mutex::default(),
             moved: Mutex::default(),
+            large: Mutex::default(),
             moved_blobs: AtomicU64::new(0),
             moved_bytes: AtomicU64::new(0),
-        }
+            resealed_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Moves what is needed of the packs that go and lies in none that stays, and indexes it. Returns the first pack that
@@ -106,37 +119,47 @@ impl Mover {
 
     fn rescue_pack(&self, scene: &Scene<'_>, number: u32) -> Result<u64> {
         let known = &scene.inventory.packs[number as usize];
-        let name = object_name(Area::Packs, &known.id);
-        let bytes = match self.repository.backend().get(&name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(RepoError::Overtaken),
-            Err(error) => return Err(error.into()),
-        };
-        crate::verify::check_name(&name, &known.id, &bytes)?;
-        let opened = parse_pack(self.repository.keyring(), known.id, &bytes)?.pack;
-        let salt = scene.live.salt(&opened.domain, opened.kind);
-        let target = self.target(&opened.domain);
-        for unit in PackHeader::units(&opened.blobs) {
-            let exact = |blob: &BlobEntry| exact(&opened.domain, opened.kind, &blob.id, scene.live);
+        let _alone = (known.blobs > LARGE_TABLE).then(|| lock(&self.large));
+        let (pack, mut source) = Source::open(&self.repository, known.id, known.size)?;
+        let salt = scene.live.salt(&pack.domain, pack.kind);
+        let target = self.target(&pack.domain);
+        let (mut inside, mut anew) = (Vec::new(), Vec::new());
+        for unit in PackHeader::units(&pack.blobs) {
+            let exact = |blob: &BlobEntry| exact(&pack.domain, pack.kind, &blob.id, scene.live);
             let needed = || unit.blobs.iter().filter(|blob| scene.live.contains(salt, &blob.id));
             if !needed().any(|blob| self.must_move(scene, number, exact(blob))) {
                 continue;
             }
             let doubles = needed().map(exact).filter(|blob| scene.homes.contains_key(blob));
             lock(&self.moved).extend(doubles);
-            let sealed = &bytes[unit.offset as usize..][..unit.stored_len() as usize];
-            let run_key = opened.run_keys[usize::from(unit.blobs[0].run_key)];
-            self.push(&target, opened.kind, &unit, run_key, sealed)?;
+            let run_key = pack.run_keys[usize::from(unit.blobs[0].run_key)];
+            let fresh = self.fresh.as_ref().filter(|_| run_key.epoch != self.repository.keyring().head);
+            let is_read_again = source.is_read_again();
+            let sealed = source.sealed(&unit)?;
+            if fresh.is_some() || is_read_again {
+                open_unit(&self.repository, &pack, &unit, sealed, &mut inside)?;
+            }
+            match fresh {
+                Some((key, entry)) => {
+                    anew.clear();
+                    key.seal_into(&ad_of(&self.repository, pack.kind, &unit), &inside, &mut anew)?;
+                    self.push(&target, pack.kind, &unit, *entry, &anew)?;
+                    self.resealed_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
+                }
+                None => self.push(&target, pack.kind, &unit, run_key, sealed)?,
+            }
             self.moved_blobs.fetch_add(unit.blobs.len() as u64, Ordering::Relaxed);
             self.moved_bytes.fetch_add(u64::from(unit.stored_len()), Ordering::Relaxed);
         }
-        Ok(bytes.len() as u64)
+        Ok(pack.size)
     }
 
     fn target(&self, domain: &str) -> Arc<Target> {
         let mut targets = lock(&self.targets);
         let target = targets.entry(domain.to_owned()).or_insert_with(|| {
-            let uploads = self.repository.backend().parallelism().min(UPLOADS);
+            let backend = self.repository.backend();
+            let most = if backend.local_root().is_some() { 1 } else { UPLOADS };
+            let uploads = backend.parallelism().min(most);
             let options =
                 WriterOptions { pack_target: self.pack_target, uploads, ..WriterOptions::default() };
             let members = Members::only(&self.repository);
@@ -158,16 +181,17 @@ impl Mover {
         let mut open = lock(&target.open[usize::from(kind == BlobKind::Tree)]);
         let new_pack = || PackBuilder::new(self.repository.keyring(), kind, target.uploader.buffer(kind));
         let pack = open.get_or_insert_with(new_pack);
-        let position = match pack.run_key(&run_key) {
+        let position = match pack.room_for(&run_key, unit.blobs.len()) {
             Some(position) => position,
             None => {
                 let full = std::mem::replace(pack, new_pack());
                 target.uploader.send(full, CopySet::one(0))?;
-                pack.run_key(&run_key).expect("an empty list has room")
+                pack.room_for(&run_key, unit.blobs.len())
+                    .expect("an empty pack has room for a unit of another")
             }
         };
         pack.push(unit.blobs, position, sealed);
-        if pack.len() >= self.pack_target
+        if pack.is_full(self.pack_target)
             && let Some(full) = open.take()
         {
             target.uploader.send(full, CopySet::one(0))?;

@@ -83,7 +83,9 @@ pub(super) fn put_merged(
 fn put(repository: &Repository, mut packs: Vec<IndexedPack>, old: &[ObjectId]) -> Result<ObjectId> {
     packs.sort_unstable_by_key(|pack| pack.id);
     let replaces = old[..old.len().min(limits::ITEMS)].to_vec();
-    repository.put_box(Area::Index, ObjectKind::Index, &IndexObject { packs, replaces }.encode())
+    // The packs go before the payload is compressed: one that is full of small blobs takes as much as all other steps.
+    let payload = IndexObject { packs, replaces }.encode();
+    repository.put_box(Area::Index, ObjectKind::Index, &payload)
 }
 
 /// Deletes objects of one area.

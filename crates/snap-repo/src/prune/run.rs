@@ -114,7 +114,7 @@ impl<'a, W: Walk> Run<'a, W> {
         }
 
         // What is needed is moved first, so that it never lies in marked packs alone.
-        let mover = Mover::new(self.repository, self.options);
+        let mover = Mover::new(self.repository, self.options)?;
         let mut victims: HashSet<u32> = choice.named().collect();
         victims.extend(self.probably_ripe().iter().filter_map(|id| self.inventory.number(id)));
         if let Some((pack, finding)) = self.rescue(&mover, &homes, &victims)? {
@@ -130,6 +130,7 @@ impl<'a, W: Walk> Run<'a, W> {
         }
         self.report.moved_blobs = mover.moved_blobs.load(Ordering::Relaxed);
         self.report.moved_bytes = mover.moved_bytes.load(Ordering::Relaxed);
+        self.report.resealed_bytes = mover.resealed_bytes.load(Ordering::Relaxed);
         self.report.stored_bytes = mover.stored_bytes();
         self.delete(&going, &own)?;
         self.bundle_snapshots()?;
@@ -245,6 +246,10 @@ impl<'a, W: Walk> Run<'a, W> {
         self.report.live_blobs = self.live.len() as u64;
         self.report.dead = weigh(inventory, choice.dead.iter().map(id));
         self.report.repacked = weigh(inventory, choice.repack.iter().map(id));
+        if self.options.reseal {
+            let is_old = |number: &&u32| inventory.packs[**number as usize].has_old_keys;
+            self.report.old_keys = weigh(inventory, choice.repack.iter().filter(is_old).map(id));
+        }
         self.report.orphans = weigh(inventory, choice.orphans.iter().map(|(id, _)| id));
         let gone: HashSet<u32> = choice.named().collect();
         let stays = inventory.packs.iter().filter(|pack| inventory.is_there(pack));
@@ -267,6 +272,10 @@ impl<'a, W: Walk> Run<'a, W> {
             waiting.extend(&chosen);
         }
         let moved = choice.repack.iter().map(|number| &self.inventory.packs[*number as usize]);
+        if self.options.reseal {
+            let old = moved.clone().filter(|pack| pack.has_old_keys);
+            self.report.resealed_bytes = old.map(|pack| pack.live.bytes).sum();
+        }
         let (blobs, bytes) =
             moved.fold((0, 0), |(blobs, bytes), pack| (blobs + pack.live.blobs, bytes + pack.live.bytes));
         let marked = ripe.iter().filter_map(|id| self.inventory.number(id));

@@ -124,15 +124,15 @@ impl<'a> Salvage<'a> {
         let keyring = self.repository.keyring();
         let new_pack = || PackBuilder::new(keyring, kind, Vec::new());
         let mut builder = self.open.remove(&key).unwrap_or_else(new_pack);
-        let position = match builder.run_key(&run_key) {
+        let position = match builder.room_for(&run_key, lines.len()) {
             Some(position) => position,
             None => {
                 self.store(domain, std::mem::replace(&mut builder, new_pack()))?;
-                builder.run_key(&run_key).expect("an empty list has room")
+                builder.room_for(&run_key, lines.len()).expect("an empty list has room")
             }
         };
         builder.push(lines, position, sealed);
-        if builder.len() >= limits::PACK_TARGET {
+        if builder.is_full(limits::PACK_TARGET) {
             return self.store(domain, builder);
         }
         self.open.insert(key, builder);

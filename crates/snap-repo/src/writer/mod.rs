@@ -321,18 +321,17 @@ impl Writer {
             }
         };
         let pack = &mut open[at].1;
-        let position = match pack.run_key(&run_key) {
+        let position = match pack.room_for(&run_key, lines.len()) {
             Some(position) => position,
             None => {
-                // The list of run keys is full: only moved blobs, of more than 256 runs, come here.
+                // Only moved blobs come here: of more than 256 runs, or very many in one unit.
                 let full = std::mem::replace(pack, new_pack());
                 self.uploader.send(full, to)?;
-                pack.run_key(&run_key).expect("an empty list has room")
+                pack.room_for(&run_key, lines.len()).expect("an empty pack has room for a unit of another")
             }
         };
         pack.push(lines, position, sealed);
-        // Not before it has reached the target: a pack below it would be padded (F17), each by up to a sixteenth.
-        if pack.len() >= self.options.pack_target {
+        if pack.is_full(self.options.pack_target) {
             let (_, full) = open.swap_remove(at);
             self.uploader.send(full, to)?;
         }
