@@ -14,5 +14,6 @@ mod least;
 mod look;
 mod policy;
 mod prune;
+mod restore;
 mod retention;
 mod roles;

@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use serde_json::json;
+use snap_engine::estimate::Run;
 use snap_engine::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 use snap_repo::{Finding, FindingCode, RepoError};
 
+use super::estimate::remember;
 use super::{Done, Outcome, immutable};
 use crate::app::App;
 use crate::args::CheckArgs;
@@ -38,7 +41,11 @@ fn with_key(app: &App, args: &CheckArgs) -> Result<CheckReport, Failure> {
     // What the store holds is to be checked, not what the cache holds.
     let opened = repo::open(app, repo::Purpose::Checking)?;
     let observer = CliObserver::without_findings(app);
+    let began = Instant::now();
     let mut report = app.engine(&observer, |context| check(&opened.repository, &options, context))?;
+    if args.read_data || args.read_data_subset.is_some() {
+        remember(&opened, Run::of_check(report.read_bytes, began.elapsed()));
+    }
     report.findings.extend(opened.rolled_back);
     Ok(report)
 }

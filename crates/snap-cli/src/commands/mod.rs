@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod deleted;
 mod diff;
+mod estimate;
 mod find;
 mod forget;
 mod immutable;

@@ -93,9 +93,11 @@ fn identity(object: &BucketObject) -> (u64, Option<Timestamp>) {
     (object.size_bytes, object.modified)
 }
 
-/// When the content of an object was modified: as its metadata says, else when it was stored.
+/// When the content of an object was modified: as its metadata says, else when it was stored. Many stores say the second in
+/// which that was: then it may have been at its end.
 fn time_of(object: &BucketObject) -> Option<Time> {
-    let stored = object.modified.map(|time| Time::new(time.unix_seconds, time.nanos));
+    let latest = |nanos| if nanos == 0 { 999_999_999 } else { nanos };
+    let stored = object.modified.map(|time| Time::new(time.unix_seconds, latest(time.nanos)));
     headers::mtime(&object.headers).or(stored)
 }
 
