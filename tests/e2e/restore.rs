@@ -247,3 +247,48 @@ fn a_rehearsal_says_how_long_it_takes_and_what_it_costs() {
     assert_eq!(summary["currency"], "EUR");
     assert!(!Path::new(&target).exists());
 }
+
+/// A file system of a megabyte; none where it may not be mounted.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(path: std::path::PathBuf) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_target_ends_the_restore_and_says_where() {
+    let lab = Lab::new();
+    lab.run("host", &["init"]).summary(0);
+    let source = lab.path("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("small"), "small").unwrap();
+    std::fs::write(source.join("large"), noise(1, 3 << 20)).unwrap();
+    lab.run("host", &["backup", "source"]).summary(0);
+    let Some(small) = Small::mount(lab.path("full")) else { return };
+    let from = format!("latest:{}", source.display());
+    let full = lab.run("host", &["restore", &from, "--target", small.0.to_str().unwrap()]);
+    full.summary(1);
+    let told = error(&full);
+    assert!(told["message"].as_str().unwrap().contains("/large"), "{told}");
+    assert!(told["cause"].as_str().unwrap().to_lowercase().contains("no space"), "{told}");
+    assert!(told["hint"].is_string(), "{told}");
+    // With the large one left out, the same target takes the rest.
+    let rest =
+        lab.run("host", &["restore", &from, "--target", small.0.to_str().unwrap(), "--exclude", "large"]);
+    rest.summary(0);
+    assert_eq!(std::fs::read_to_string(small.0.join("small")).unwrap(), "small");
+}
