@@ -108,33 +108,33 @@ def again(program, options, tools, scale, extra=()):
 
 
 def measure_all(options, tools, missing, sizes, **more):
-    """Builds the corpus, takes all rounds, returns the raw results."""
+    """Builds the corpus and takes the rounds; after each it gives the raw results so far."""
     options.work.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(options.work / "corpus", options.scale)
     about = machine.describe(options.work)
     corpus.build(say)
     on_disk = len([tool for tool in tools if not tool.store])
-    needed = corpus.total_bytes() * (1.2 + 0.7 * on_disk)
+    needed = corpus.total_bytes() * (2.2 + 1.7 * on_disk)
     if shutil.disk_usage(options.work).free < needed:
         raise SystemExit(f"{options.work}: {needed / 1e9:.1f} GB are needed")
     steps, chosen = steps_for(options.only)
     rounds = Rounds(tools, corpus, options.work, steps, chosen, not options.no_sync, sizes, say)
     for number in range(options.runs):
         rounds.take(number)
-    return {
-        "date": machine.today(),
-        "scale": options.scale,
-        "rounds": options.runs,
-        "sync": not options.no_sync,
-        "machine": about,
-        "corpus": corpus.facts,
-        "tools": {tool.name: {"version": tool.version, "note": tool.note} for tool in tools},
-        "missing": missing,
-        "results": rounds.results,
-        "floors": rounds.floors,
-        "differences": rounds.differences,
-        **more,
-    }
+        yield {
+            "date": machine.today(),
+            "scale": options.scale,
+            "rounds": number + 1,
+            "sync": not options.no_sync,
+            "machine": about,
+            "corpus": corpus.facts,
+            "tools": {tool.name: {"version": tool.version, "note": tool.note} for tool in tools},
+            "missing": missing,
+            "results": rounds.results,
+            "floors": rounds.floors,
+            "differences": rounds.differences,
+            **more,
+        }
 
 
 def publish(options):

@@ -13,7 +13,7 @@ use snap_source::{Names, OwnerMap};
 use super::cat::refuse_terminal;
 use super::deleted::command_line;
 use super::estimate::{Estimate, remember};
-use super::ls::browse;
+use super::ls::{browse, tell_rescued};
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::RestoreArgs;
@@ -47,22 +47,26 @@ pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
     };
     let observer = CliObserver::new(app);
     let path = args.snapshot.path.as_deref();
-    let report = if args.is_tar() {
+    let outcome = if args.is_tar() {
         let tar = RestoreTarget::Tar(Box::new(app.out.writer()));
-        match app.engine(&observer, |context| restore(&browser, path, tar, &options, context)) {
-            Ok(report) => report,
-            Err(failure) => return Done::unless_broken(app, failure),
-        }
+        app.engine(&observer, |context| restore(&browser, path, tar, &options, context))
     } else {
         let safety = Safety::find(app, args, &opened)?;
         let guard = Guard { refuse_newer: !args.is_decided(), keeper: safety.keeper(args, &opened)? };
-        let report = app.engine(&observer, |context| match &bucket {
+        app.engine(&observer, |context| match &bucket {
             Some(bucket) => restore_to_bucket(&browser, path, bucket, &options, &guard, context),
             None => restore_guarded(&browser, path, &args.target, &options, &guard, context),
-        })?;
-        tell(app, args, &chosen, &report, began);
-        report
+        })
     };
+    tell_rescued(app, &opened, &browser);
+    let report = match outcome {
+        Ok(report) => report,
+        Err(failure) if args.is_tar() => return Done::unless_broken(app, failure),
+        Err(failure) => return Err(failure),
+    };
+    if !args.is_tar() {
+        tell(app, args, &chosen, &report, began);
+    }
     let mut summary = summary(&report);
     if args.dry_run {
         let estimate = Estimate::of(&opened, &report);
@@ -165,7 +169,7 @@ impl Safety {
         if needs_none || opened.repository.keyring().can_write() || is_vacant(&args.target) {
             return Ok(Self { writer: None });
         }
-        Ok(Self { writer: repo::open_to_write(app)? })
+        Ok(Self { writer: repo::open_to_write(app, opened)? })
     }
 
     fn keeper<'a>(&'a self, args: &RestoreArgs, opened: &'a Opened) -> Result<Keeper<'a>, Failure> {

@@ -159,7 +159,7 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
     let mut layout = Layout::new(&task.node);
     let mut needed = Vec::with_capacity(task.blobs.len());
     for id in &task.blobs {
-        let Some(place) = index.locate(domain, id) else {
+        let Some(place) = restore.browser.reader().locate(domain, id) else {
             index.check()?;
             let finding =
                 snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", "no index names it");

@@ -120,10 +120,10 @@ pub(super) fn loses_nothing(restore: &Restore<'_>, dirs: &Dirs, task: &FileTask,
     if stat.size > task.node.size() || stat.size < task.node.size() && !is_begun {
         return false;
     }
-    let (index, domain) = (restore.browser.reader().index(), restore.browser.domain());
+    let (reader, domain) = (restore.browser.reader(), restore.browser.domain());
     let mut layout = Layout::new(&task.node);
     for id in &task.blobs {
-        let Some(length) = index.plain_len(&domain.name, id) else { return false };
+        let Some(length) = reader.plain_len(&domain.name, id) else { return false };
         let pieces = layout.next(u64::from(length));
         let is_unwritten =
             |existing: &mut Existing<'_>| is_begun && pieces.iter().all(|piece| existing.is_zero(*piece));

@@ -69,8 +69,8 @@ pub(super) fn run(restore: &Restore<'_>, bucket: &Bucket, uploads: &mut Vec<Uplo
 
 /// Counts what is read of the repository, and the request that writes.
 fn count_transfer(restore: &Restore<'_>, upload: &Upload) {
-    let (index, domain) = (restore.browser.reader().index(), &restore.browser.domain().name);
-    let mut units: Vec<_> = upload.ids.iter().filter_map(|id| index.locate(domain, id)).collect();
+    let (reader, domain) = (restore.browser.reader(), &restore.browser.domain().name);
+    let mut units: Vec<_> = upload.ids.iter().filter_map(|id| reader.locate(domain, id)).collect();
     units.dedup_by_key(|place| (place.pack, place.offset));
     bump(&restore.counts.fetched_bytes, units.iter().map(|place| u64::from(place.stored_len)).sum());
     bump(&restore.counts.requests, 1 + units.len() as u64);
@@ -139,11 +139,11 @@ fn verify(restore: &Restore<'_>, bucket: &Bucket, upload: &Upload) -> Result<()>
     if stat.is_none_or(|object| object.size_bytes != upload.node.size()) {
         return Err(failed(differs()));
     }
-    let (index, domain) = (restore.browser.reader().index(), restore.browser.domain());
+    let (reader, domain) = (restore.browser.reader(), restore.browser.domain());
     let mut layout = Layout::new(&upload.node);
     for id in &upload.ids {
         let mut chunk = Vec::new();
-        for (offset, length) in layout.next(u64::from(index.plain_len(&domain.name, id).unwrap_or(0))) {
+        for (offset, length) in layout.next(u64::from(reader.plain_len(&domain.name, id).unwrap_or(0))) {
             chunk.extend_from_slice(&bucket.read(&upload.key, offset, length).map_err(RepoError::from)?);
         }
         if domain.data_id.id(&chunk) != id.0 {
