@@ -102,6 +102,9 @@ fn a_mistaken_restore_is_undone_by_the_command_that_it_prints() {
         (after.mtime(), after.mtime_nsec(), after.mode()),
         (before.mtime(), before.mtime_nsec(), before.mode())
     );
+    // Nor is it something that would have to be protected by itself.
+    let judged = lab.run("host", &["policy"]);
+    assert!(judged.lines.iter().all(|line| line["dataset"] != "before-restore"));
     // It holds a part: to delete the rest would be another mistake.
     let target = source.to_str().unwrap();
     let refused =

@@ -424,6 +424,6 @@ fn what_is_unfinished_says_so_until_it_is_done() {
     file.set_unfinished();
     assert!(is_unfinished());
     let options = ApplyOptions { remove_xattrs: true, ..ApplyOptions::default() };
-    assert_eq!(whats(&file.apply(&node("file", file_kind(), 0o644), &options)), [""; 0]);
+    assert_eq!(whats(&file.apply(&node("file", file_kind(0), 0o644), &options)), [""; 0]);
     assert!(!is_unfinished());
 }
