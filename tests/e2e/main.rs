@@ -4,6 +4,7 @@
 mod conditions;
 mod config;
 mod copies;
+mod erase;
 mod golden;
 mod heal;
 mod immutable;
@@ -14,6 +15,8 @@ mod least;
 mod look;
 mod policy;
 mod prune;
+mod repair;
 mod restore;
 mod retention;
 mod roles;
+mod unexpected;

@@ -58,7 +58,7 @@ pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
             None => restore_guarded(&browser, path, &args.target, &options, &guard, context),
         })
     };
-    tell_rescued(app, &opened, &browser);
+    tell_rescued(app, &opened, browser.reader());
     let report = match outcome {
         Ok(report) => report,
         Err(failure) if args.is_tar() => return Done::unless_broken(app, failure),
