@@ -16,6 +16,7 @@ mod look;
 mod policy;
 mod prune;
 mod repair;
+mod restore;
 mod retention;
 mod roles;
 mod unexpected;

@@ -6,6 +6,8 @@
 //! [`ConcurrencyBackend`] and [`BandwidthBackend`]. Every failure is a [`BackendError`], whose
 //! [`kind`](BackendError::kind) says what the caller can do about it.
 //!
+//! [`open_bucket`] opens a [`Bucket`] instead: objects of any name, which others use, for what is restored there.
+//!
 //! The feature `testing` adds the module `testing`: the conformance suite, and doubles that fail, die and
 //! remember.
 //!
@@ -44,5 +46,6 @@ pub use error::{BackendError, ErrorKind, Operation};
 pub use local::LocalBackend;
 pub use memory::{MemoryBackend, MemoryState};
 pub use name::{MAX_NAME_BYTES, MAX_SEGMENT_BYTES, ObjectName};
-pub use open::{Environment, OpenOptions, open, open_object_lock};
+pub use open::{Environment, OpenOptions, open, open_bucket, open_object_lock};
+pub use remote::{Bucket, BucketObject, BucketWriter, Headers, Listed};
 pub use remote::{LockMode, ObjectLock, ObjectVersion, Retention, SCHEMES, Site, redact};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::remote::{self, SCHEMES, Uri, looks_like_uri};
 use crate::{
-    Backend, BackendError, BandwidthBackend, BandwidthOptions, Clock, ConcurrencyBackend, ErrorKind,
+    Backend, BackendError, BandwidthBackend, BandwidthOptions, Bucket, Clock, ConcurrencyBackend, ErrorKind,
     LocalBackend, MemoryBackend, MonotonicClock, ObjectLock, Operation, RetryBackend, RetryOptions,
 };
 
@@ -86,6 +86,16 @@ pub fn open(uri: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Backend>, Ba
         Some(retry) if remote => Ok(Arc::new(RetryBackend::new(backend, retry.clone(), clock))),
         _ => Ok(backend),
     }
+}
+
+/// Opens a bucket, or a part of one, for objects of any name; `uri` is one as for [`open`], but no directory and no SFTP.
+pub fn open_bucket(uri: &str, options: &OpenOptions<'_>) -> Result<Bucket, BackendError> {
+    let fail = |error: BackendError| match error.location() {
+        None => error.with_location(remote::redact(uri)),
+        Some(_) => error,
+    };
+    let parsed = Uri::parse(uri).map_err(fail)?;
+    remote::open_bucket(&parsed, options).map_err(fail)
 }
 
 /// The versions and locks of the store that `uri` names; none if it is of a kind that has no such thing, or none that is

@@ -8,6 +8,8 @@ use snap_engine::EngineError;
 use snap_ops::{ConfigError, SecretError};
 use snap_repo::{RepoError, parse_object_name};
 
+use crate::render::text;
+
 /// Exit codes; they are API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -109,7 +111,12 @@ type Verdict = (Exit, Option<&'static str>);
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let verdict = judge_engine(&error);
-        Self::of(&error, verdict)
+        let mut failure = Self::of(&error, verdict);
+        if let EngineError::Newer { examples, .. } = &error {
+            let examples: Vec<_> = examples.iter().map(|path| text::printable(path.as_bytes())).collect();
+            failure.causes.push(format!("such as {}", examples.join(", ")));
+        }
+        failure
     }
 }
 
@@ -172,6 +179,17 @@ fn judge_engine(error: &EngineError) -> Verdict {
         EngineError::Pinned(_) => {
             (Exit::Failed, Some("nothing was forgotten; `snap pin --remove SNAPSHOT` takes the pin away"))
         }
+        EngineError::Newer { .. } => (
+            Exit::Failed,
+            Some(
+                "--no-overwrite-newer leaves them, --missing-only leaves all that is there, --overwrite if-changed \
+                 overwrites them; --dry-run -v names each",
+            ),
+        ),
+        EngineError::NotSaved { .. } => (
+            Exit::Failed,
+            Some("--safety-dir DIR saves it as files in DIR, --no-safety-snapshot goes on without"),
+        ),
         EngineError::NoPath { .. } => (Exit::Failed, Some("`snap ls SNAPSHOT` lists the paths in it")),
         EngineError::Usage(_) => (Exit::Usage, Some("add --help to the command to see what it takes")),
         EngineError::Interrupted => (Exit::Interrupted, Some(AGAIN)),
@@ -353,6 +371,8 @@ mod tests {
             (EngineError::Refused("x".into()), 1),
             (EngineError::KeepsNothing("x".into()), 1),
             (EngineError::Pinned("x".into()), 1),
+            (EngineError::Newer { overwritten: 1, deleted: 0, of: 2, examples: vec!["/x".into()] }, 1),
+            (EngineError::NotSaved { source: Box::new(EngineError::Refused("x".into())) }, 1),
             (EngineError::Interrupted, 130),
         ];
         for (error, code) in cases {

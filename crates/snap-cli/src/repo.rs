@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptions, Site};
+use snap_backend::{Backend, BandwidthOptions, Bucket, ObjectLock, ObjectName, RetryOptions, Site};
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
@@ -41,6 +41,11 @@ impl Place {
             }
             None => Ok(vec![Self::default_one(app)?]),
         }
+    }
+
+    /// The place that a URI names, and nothing else.
+    pub fn of_uri(uri: &str) -> Self {
+        Self { copy: ResolvedCopy::plain(uri), default_key: None }
     }
 
     /// The configured copies beside this one; none if a flag or variable named it.
@@ -115,6 +120,11 @@ impl Place {
             },
             ..snap_backend::OpenOptions::default()
         })
+    }
+
+    /// The bucket at that place, for objects of any name.
+    pub fn bucket(&self, app: &App) -> Result<Bucket, Failure> {
+        self.with_options(app, |options| Ok(snap_backend::open_bucket(self.copy.uri.expose(), &options)?))
     }
 
     /// Versions and locks of the store, if it has such things.
@@ -314,6 +324,18 @@ fn open_at(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure
     let backend = place.connect(app, false)?;
     let secret = load_secret(source.as_ref(), place.probe(app)?.as_ref())?;
     open_with(app, place, backend, &secret, purpose)
+}
+
+/// The repository under the key that writes, where the configuration names another than the one that reads.
+pub fn open_to_write(app: &App, opened: &Opened) -> Result<Option<Opened>, Failure> {
+    let is_it = |place: &Place| place.copy.name == opened.copy.name;
+    let Some(place) = Place::all(app)?.into_iter().find(is_it) else { return Ok(None) };
+    let (reads, writes) = (place.chosen_key(app, true)?, place.chosen_key(app, false)?);
+    if writes.is_none() || writes == reads {
+        return Ok(None);
+    }
+    let secret = load_secret(writes.as_ref(), place.probe(app)?.as_ref())?;
+    open_quietly(app, &place, place.connect(app, false)?, &secret, Purpose::Backup).map(Some)
 }
 
 /// A copy, opened, or why it is not.

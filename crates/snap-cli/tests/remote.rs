@@ -70,3 +70,43 @@ fn credentials_of_the_configuration_are_used_and_one_bucket_is_one_place() {
     assert!(run.stderr.contains("one and two are two repositories"), "{}", run.stderr);
     assert!(!format!("{}{}", run.stdout, run.stderr).contains(&secret));
 }
+
+#[test]
+fn files_are_restored_into_a_bucket_and_what_is_newer_there_is_not_overwritten_unasked() {
+    let (world, server) = (World::with_repository().0, S3Server::start());
+    world.write("src/a.txt", "alpha");
+    world.write("src/sub/b.txt", "beta");
+    std::os::unix::fs::symlink("a.txt", world.path("src/link")).unwrap();
+    world.keyed(["backup", "src"]).expect(0);
+    let from = format!("latest:{}", world.path("src").display());
+    let uri = server.uri("out");
+    let restore = |more: &[&str]| {
+        let mut command = world.command();
+        command.env("SNAP_KEY_FILE", world.path("key")).envs(server.credentials());
+        Run::of(command.args(["restore", &from, "--target", &uri, "--json"]).args(more))
+    };
+    let rehearsed = restore(&["--dry-run"]).expect(0).summary();
+    assert_eq!((&rehearsed["restored"], &rehearsed["restored_bytes"]), (&2.into(), &9.into()));
+    let run = restore(&["--verify"]).expect(0);
+    assert_eq!(run.summary()["restored"], 2);
+    assert!(run.stderr.contains("a bucket holds no links"), "{}", run.stderr);
+    assert_eq!(restore(&[]).expect(0).summary()["skipped"], 2);
+    // What somebody has stored there since.
+    let options = snap_backend::OpenOptions {
+        credentials: server.credentials().map(|(name, value)| (name.to_owned(), value)).into(),
+        ..Default::default()
+    };
+    let bucket = snap_backend::open_bucket(&uri, &options).unwrap();
+    let mut writer = bucket.write("a.txt", &Default::default()).unwrap();
+    writer.write("newer".into()).unwrap();
+    writer.finish().unwrap();
+    let refused = restore(&[]).expect(1);
+    assert!(refused.events_of("error")[0]["message"].as_str().unwrap().starts_with("1 of 1 entries"));
+    let unsaved = restore(&["--overwrite", "if-changed"]).expect(1);
+    assert!(unsaved.events_of("error")[0]["hint"].as_str().unwrap().contains("--safety-dir"));
+    assert_eq!(bucket.read("a.txt", 0, 5).unwrap(), "newer");
+    let run = restore(&["--overwrite", "if-changed", "--safety-dir", "kept"]).expect(0);
+    assert_eq!(bucket.read("a.txt", 0, 5).unwrap(), "alpha");
+    let kept = std::path::PathBuf::from(run.summary()["safety_dir"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(kept.join("a.txt")).unwrap(), "newer");
+}

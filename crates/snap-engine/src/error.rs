@@ -59,6 +59,24 @@ pub enum EngineError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Entries that were modified after the snapshot would be lost; nothing was touched.
+    #[error("{}", newer(*overwritten, *deleted, *of))]
+    Newer {
+        /// So many would be overwritten.
+        overwritten: u64,
+        /// So many would be deleted.
+        deleted: u64,
+        /// Of so many entries that would be overwritten or deleted in all.
+        of: u64,
+        /// A few of their paths, below the target.
+        examples: Vec<String>,
+    },
+    /// What would be overwritten or deleted cannot be saved first; nothing was touched.
+    #[error("what would be overwritten or deleted cannot be saved first, so nothing was touched")]
+    NotSaved {
+        /// Why.
+        source: Box<EngineError>,
+    },
     /// A target or plan that would do harm; nothing was touched.
     #[error("{0}")]
     Refused(String),
@@ -77,4 +95,16 @@ impl EngineError {
     pub(crate) fn io(what: &'static str, path: &[u8], source: io::Error) -> Self {
         Self::Io { what, path: String::from_utf8_lossy(path).into_owned(), source }
     }
+}
+
+fn newer(overwritten: u64, deleted: u64, of: u64) -> String {
+    let verbs = match (overwritten, deleted) {
+        (_, 0) => "overwritten",
+        (0, _) => "deleted",
+        _ => "overwritten or deleted",
+    };
+    let newer = overwritten + deleted;
+    format!(
+        "{newer} of {of} entries that would be {verbs} were modified after the snapshot; nothing was touched"
+    )
 }

@@ -1,7 +1,7 @@
 //! The verbs: back up, restore, check, look. They join a source with a repository and know neither terminals nor clocks.
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
-//! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
+//! - [`restore()`] brings a snapshot, a directory or a file of it back, [`restore_guarded`] among newer things; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key; [`heal()`] brings back what is damaged.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
@@ -11,6 +11,7 @@
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
+//! - [`estimate`] says how long a restore will take, by earlier ones.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
 //!
@@ -23,6 +24,7 @@ mod context;
 mod copy;
 pub mod erase;
 mod error;
+pub mod estimate;
 mod forget;
 mod heal;
 pub mod locks;
@@ -45,7 +47,7 @@ pub use error::EngineError;
 pub use forget::ForgetPlan;
 pub use heal::{HealOptions, HealReport, Sibling, heal};
 pub use prune::prune;
-pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
+pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore, restore_guarded};
 pub use select::{Selection, Selector, SnapshotFilter};
 pub use stats::{RepositoryStats, stats};
 

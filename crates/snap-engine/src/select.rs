@@ -1,5 +1,6 @@
 use snap_repo::Snapshot;
 
+use crate::restore::is_safety_snapshot;
 use crate::{EngineError, Result};
 
 /// Which snapshots are meant: every field that is given must fit.
@@ -98,8 +99,13 @@ fn select_prefix<'a>(prefix: &str, snapshots: &[&'a Snapshot]) -> Result<Selecti
 }
 
 fn select_latest<'a>(back: usize, snapshots: &[&'a Snapshot]) -> Result<Selection<'a>> {
+    // What a restore saved of the live files is the latest only where nothing else is asked for.
+    let mut order: Vec<&Snapshot> =
+        snapshots.iter().copied().filter(|snapshot| !is_safety_snapshot(snapshot)).collect();
+    if order.is_empty() {
+        order = snapshots.to_vec();
+    }
     // One whose time lies ahead of the store's is not the latest while another is there.
-    let mut order: Vec<&Snapshot> = snapshots.to_vec();
     order.sort_by_key(|snapshot| (!snapshot.is_from_the_future(), snapshot.envelope.time, snapshot.id));
     let newest =
         order.last().ok_or_else(|| EngineError::NoSnapshot("there is no snapshot that fits".into()))?;

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{Credentials, Interval, Retention, SecretText, SecretUri};
+use crate::{Credentials, Interval, Price, Retention, SecretText, SecretUri};
 
 /// The name of a repository that has no other.
 pub const MAIN_COPY: &str = "main";
@@ -26,6 +26,8 @@ pub struct ResolvedCopy {
     pub credentials: Credentials,
     /// What is kept here, in place of what the dataset says.
     pub retention: Option<Retention>,
+    /// What reading from it costs.
+    pub price: Option<Price>,
     /// How to open it; those of `[repository]` where it has none of its own.
     pub keys: KeyConfig,
 }
@@ -43,6 +45,7 @@ impl ResolvedCopy {
             lock: None,
             credentials: Credentials::default(),
             retention: None,
+            price: None,
             keys: KeyConfig::default(),
         }
     }

@@ -25,6 +25,7 @@ mod copies;
 mod interval;
 mod names;
 pub mod policy;
+mod price;
 mod retention;
 mod secret;
 
@@ -32,5 +33,6 @@ pub use config::{Alerts, App, Config, ConfigError, Dataset, DatasetSource, EXAMP
 pub use copies::{KeyConfig, KeyRef, LockConfig, MAIN_COPY, ResolvedCopies, ResolvedCopy};
 pub use interval::Interval;
 pub use names::{DATASET_RULE, did_you_mean, is_dataset_name};
+pub use price::Price;
 pub use retention::Retention;
 pub use secret::{Credentials, SecretError, SecretRef, SecretText, SecretUri};

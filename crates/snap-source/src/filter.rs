@@ -2,9 +2,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::linux::dir::{EntryResult, entry_name};
 use crate::patterns::Patterns;
+use crate::selection::Selection;
 use crate::source::SourceDir;
 use crate::stat::{FileType, Stat};
 
@@ -31,6 +33,8 @@ pub struct FilterOptions {
     pub one_file_system: bool,
     /// Device and inode of what is never entered: the repository, its cache, mounts of it.
     pub protected: Vec<(u64, u64)>,
+    /// Nothing but this.
+    pub only: Option<Arc<Selection>>,
 }
 
 /// A filter that cannot be built.
@@ -74,6 +78,7 @@ pub struct Filter {
     markers: Vec<Marker>,
     one_file_system: bool,
     protected: HashSet<(u64, u64)>,
+    only: Option<Arc<Selection>>,
 }
 
 impl Filter {
@@ -98,18 +103,19 @@ impl Filter {
             markers,
             one_file_system: options.one_file_system,
             protected: options.protected.into_iter().collect(),
+            only: options.only,
         })
     }
 
-    /// Whether a pattern leaves out the entry at this absolute path, and with it all below. Parents are not
-    /// looked at: a walk does not come to what is below an excluded directory.
+    /// Whether a pattern, or a selection, leaves out the entry at this absolute path, and with it all below.
+    /// Parents are not looked at: a walk does not come to what is below an excluded directory.
     pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
-        self.patterns.matches(path, is_dir)
+        self.patterns.matches(path, is_dir) || self.only.as_ref().is_some_and(|only| !only.takes(path))
     }
 
-    /// Whether there is any pattern; without one, paths need not be put together.
+    /// Whether there is any pattern or selection; without one, paths need not be put together.
     pub fn has_patterns(&self) -> bool {
-        !self.patterns.is_empty()
+        !self.patterns.is_empty() || self.only.is_some()
     }
 
     /// Whether this is the repository, its cache or a mount of it.

@@ -4,7 +4,8 @@
 //! from them as [`SourceFile`] and [`TargetFile`]. Whatever is below the directory that the user named is
 //! reached by a handle and one component: no symlink is followed, no `..` passes, and the length of a path
 //! does not matter. What was replaced between listing and opening is an error that [`was_replaced`] knows.
-//! A [`Filter`] says what of a source is left out, a [`PathMatcher`] what of a snapshot is restored.
+//! A [`Filter`] says what of a source is left out, a [`PathMatcher`] what of a snapshot is restored, a
+//! [`Selection`] what of a target has to be saved before that.
 //! [`TargetDir::apply_child`] and its siblings give an entry its metadata and return as [`ApplyNote`]s
 //! what this user may not set. A [`TarWriter`] is the other way out.
 //!
@@ -36,17 +37,19 @@ mod linux;
 mod matcher;
 mod names;
 mod patterns;
+mod selection;
 mod source;
 mod stat;
 mod tar;
 mod target;
 
-pub use apply::{ApplyNote, ApplyOptions};
+pub use apply::{ApplyNote, ApplyOptions, Owner, OwnerMap};
 pub use filter::{Filter, FilterError, FilterOptions};
 pub use holes::WithHoles;
 pub use linux::dir::{EntryResult, entry_name};
 pub use matcher::{PathMatcher, Verdict};
 pub use names::Names;
+pub use selection::{Doomed, Selection};
 pub use source::{Located, Residency, SourceDir, SourceFile};
 pub use stat::{Entry, FileType, Stat};
 pub use tar::{TarError, TarWriter};
@@ -62,6 +65,11 @@ pub fn was_replaced(error: &std::io::Error) -> bool {
 /// that is being walked holds a handle. For a program to call once, as it starts.
 pub fn raise_open_files_limit() -> std::io::Result<u64> {
     linux::raise_open_files_limit()
+}
+
+/// How many files this process may have open at a time.
+pub fn open_files_limit() -> u64 {
+    linux::open_files_limit()
 }
 
 /// User and group of this process: who owns what comes from a stream.

@@ -205,6 +205,11 @@ impl SourceFile {
         Carrier::Fd(self.fd.as_fd()).read_all()
     }
 
+    /// Whether a restore has begun to write to it and not finished ([`crate::TargetFile::set_unfinished`]).
+    pub fn is_unfinished(&self) -> bool {
+        crate::target::unfinished(&Carrier::Fd(self.fd.as_fd())).is_some()
+    }
+
     /// Where the first `size` bytes hold data, as (offset, length), ascending; the rest are holes. At most
     /// `max` segments: the last one reaches to `size` if there are more. Worth asking when
     /// [`Stat::may_have_holes`].

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -5,13 +6,15 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, mknodat, renameat, symlinkat};
 use rustix::io::Errno;
-use snap_format::{Node, NodeKind};
+use snap_format::{Node, NodeKind, Time};
 
 use crate::apply::{ApplyNote, ApplyOptions};
 use crate::linux::apply::{Subject, apply, grant_owner};
 use crate::linux::dir::{DirHandle, EntryResult};
-use crate::linux::remove::remove;
+use crate::linux::remove::{remove, survey};
+use crate::linux::xattr::Carrier;
 use crate::linux::{self, component, file, has_code, path};
+use crate::selection::Doomed;
 use crate::source::SourceDir;
 use crate::stat::{FileType, Stat};
 
@@ -146,6 +149,33 @@ impl TargetDir {
         remove(self.fd(), component(name)?)
     }
 
+    /// What [`Self::remove`] would take, modified later than `since` or not. What would stop it is an error here already, and
+    /// so is [`io::ErrorKind::ResourceBusy`] what holds one of the inodes that are `protected`, as device and number.
+    pub fn survey_removal(
+        &self,
+        name: &[u8],
+        since: Time,
+        protected: &HashSet<(u64, u64)>,
+    ) -> io::Result<Doomed> {
+        survey(self.fd(), component(name)?, since, protected)
+    }
+
+    /// Marks this directory as one that is being restored into from `what`, where the file system can, until
+    /// [`Self::set_finished`].
+    pub fn set_unfinished(&self, what: &[u8]) {
+        let _ = Carrier::Fd(self.fd()).set(UNFINISHED, what);
+    }
+
+    /// Takes the mark away.
+    pub fn set_finished(&self) {
+        let _ = Carrier::Fd(self.fd()).remove(UNFINISHED);
+    }
+
+    /// Whether it has the mark: a restore from `what` was broken off.
+    pub fn is_unfinished(&self, what: &[u8]) -> bool {
+        unfinished(&Carrier::Fd(self.fd())).is_some_and(|mark| mark == what)
+    }
+
     /// Moves an entry, in place of what has the new name.
     pub fn rename(&self, from: &[u8], into: &Self, to: &[u8]) -> io::Result<()> {
         Ok(renameat(self.fd(), component(from)?, into.fd(), component(to)?)?)
@@ -171,6 +201,14 @@ impl TargetDir {
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.fd())?)
     }
+}
+
+/// The attribute of what a restore has begun and not finished.
+const UNFINISHED: &[u8] = b"user.snap.unfinished";
+
+/// From what a restore has begun with it and not finished.
+pub(crate) fn unfinished(carrier: &Carrier<'_>) -> Option<Vec<u8>> {
+    carrier.value(UNFINISHED, &mut Vec::new()).ok().flatten()
 }
 
 /// A regular file of a target, open for reading and writing.
@@ -214,6 +252,12 @@ impl TargetFile {
     /// Turns a range into a hole; where the file system has none, writes zeros.
     pub fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
         file::punch_hole(self.fd.as_fd(), offset, length)
+    }
+
+    /// Marks a file that is about to be written to, where the file system can, until [`Self::apply`] takes the mark away as
+    /// an attribute that the node does not have.
+    pub fn set_unfinished(&self) {
+        let _ = Carrier::Fd(self.fd.as_fd()).set(UNFINISHED, b"");
     }
 
     /// Reserves space for `size` bytes, so that a full disk shows before the work. A file system that

@@ -375,3 +375,55 @@ fn a_node_is_not_applied_to_something_of_another_type() {
     let stat = made.stat().unwrap();
     assert!(made.apply_self(&node_of("root", &stat, dir_kind()), &ApplyOptions::default()).is_empty());
 }
+
+#[test]
+fn what_a_removal_would_take_is_summed_up() {
+    let (directory, made) = target();
+    let path = directory.path();
+    let nobody = Default::default();
+    fs::create_dir_all(path.join("doomed/below")).unwrap();
+    for (name, time) in [("doomed/old", 1_000), ("doomed/below/new", 3_000)] {
+        let file = fs::File::create(path.join(name)).unwrap();
+        io::Write::write_all(&mut &file, b"12345").unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(time)).unwrap();
+    }
+    let survey = |name: &[u8]| made.survey_removal(name, Time::new(2_000, 0), &nobody);
+    let found = survey(b"doomed").unwrap();
+    assert_eq!((found.entries, found.newer, found.bytes), (4, 1, 10));
+    assert_eq!(survey(b"doomed").unwrap(), found);
+    // A link is itself, wherever it leads.
+    symlink("doomed", path.join("link")).unwrap();
+    assert_eq!(survey(b"link").unwrap().entries, 1);
+    assert_eq!(survey(b"nothing").unwrap_err().kind(), io::ErrorKind::NotFound);
+    // Whatever comes, goes or is edited shows.
+    fs::write(path.join("doomed/below/more"), b"").unwrap();
+    let more = survey(b"doomed").unwrap();
+    assert_ne!(more.digest, found.digest);
+    fs::remove_file(path.join("doomed/below/more")).unwrap();
+    assert_eq!(survey(b"doomed").unwrap().digest, found.digest);
+    fs::write(path.join("doomed/old"), b"54321").unwrap();
+    assert_ne!(survey(b"doomed").unwrap().digest, found.digest);
+    // What is protected protects all that it is in.
+    let below = fs::metadata(path.join("doomed/below")).unwrap();
+    let inode = (std::os::unix::fs::MetadataExt::dev(&below), std::os::unix::fs::MetadataExt::ino(&below));
+    let refused = made.survey_removal(b"doomed", Time::default(), &[inode].into());
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+}
+
+#[test]
+fn what_is_unfinished_says_so_until_it_is_done() {
+    let (_directory, made) = target();
+    assert!(!made.is_unfinished(b"this"));
+    made.set_unfinished(b"this");
+    assert!(made.is_unfinished(b"this") && !made.is_unfinished(b"that"));
+    made.set_finished();
+    assert!(!made.is_unfinished(b"this"));
+    let file = made.create_file(b"file").unwrap();
+    let is_unfinished = || made.as_source().open_file(b"file").unwrap().is_unfinished();
+    assert!(!is_unfinished());
+    file.set_unfinished();
+    assert!(is_unfinished());
+    let options = ApplyOptions { remove_xattrs: true, ..ApplyOptions::default() };
+    assert_eq!(whats(&file.apply(&node("file", file_kind(0), 0o644), &options)), [""; 0]);
+    assert!(!is_unfinished());
+}

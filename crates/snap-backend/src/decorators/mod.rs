@@ -6,6 +6,7 @@ mod retry;
 
 pub use bandwidth::{BandwidthBackend, BandwidthOptions};
 pub use concurrency::ConcurrencyBackend;
+pub(crate) use retry::repeat;
 pub use retry::{RetryBackend, RetryOptions};
 
 /// Forwards what a decorator does not change to its field `inner`.

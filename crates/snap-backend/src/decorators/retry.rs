@@ -48,9 +48,25 @@ pub struct RetryBackend {
 
 /// One call: its attempts so far, and when it began.
 struct Attempts<'a> {
-    backend: &'a RetryBackend,
+    options: &'a RetryOptions,
+    clock: &'a dyn Clock,
     made: u32,
     began: Duration,
+}
+
+/// Calls `attempt`, with the number of attempts before, until it succeeds or fails for good.
+pub(crate) fn repeat<T>(
+    options: &RetryOptions,
+    clock: &dyn Clock,
+    mut attempt: impl FnMut(u32) -> Result<T, BackendError>,
+) -> Result<T, BackendError> {
+    let mut attempts = Attempts { options, clock, made: 0, began: clock.now() };
+    loop {
+        match attempt(attempts.made) {
+            Ok(done) => return Ok(done),
+            Err(error) => attempts.wait_or_give_up(error)?,
+        }
+    }
 }
 
 impl RetryBackend {
@@ -61,39 +77,33 @@ impl RetryBackend {
     }
 
     fn attempts(&self) -> Attempts<'_> {
-        Attempts { backend: self, made: 0, began: self.clock.now() }
+        Attempts { options: &self.options, clock: &*self.clock, made: 0, began: self.clock.now() }
     }
 
-    fn repeat<T>(&self, mut attempt: impl FnMut(u32) -> Result<T, BackendError>) -> Result<T, BackendError> {
-        let mut attempts = self.attempts();
-        loop {
-            match attempt(attempts.made) {
-                Ok(done) => return Ok(done),
-                Err(error) => attempts.wait_or_give_up(error)?,
-            }
-        }
+    fn repeat<T>(&self, attempt: impl FnMut(u32) -> Result<T, BackendError>) -> Result<T, BackendError> {
+        repeat(&self.options, &*self.clock, attempt)
     }
 }
 
 impl Attempts<'_> {
     /// Waits before the next attempt, or hands the error back if there is none.
     fn wait_or_give_up(&mut self, error: BackendError) -> Result<(), BackendError> {
-        let RetryOptions { attempts, deadline, .. } = self.backend.options;
+        let RetryOptions { attempts, deadline, .. } = *self.options;
         self.made += 1;
         if !error.is_retryable() || self.made >= attempts {
             return Err(error);
         }
         let delay = self.delay();
-        if self.backend.clock.now().saturating_sub(self.began) + delay >= deadline {
+        if self.clock.now().saturating_sub(self.began) + delay >= deadline {
             return Err(error);
         }
-        self.backend.clock.sleep(delay);
+        self.clock.sleep(delay);
         Ok(())
     }
 
     /// Between half of the full delay and all of it.
     fn delay(&self) -> Duration {
-        let RetryOptions { first_delay, max_delay, .. } = self.backend.options;
+        let RetryOptions { first_delay, max_delay, .. } = *self.options;
         let doubled = first_delay.saturating_mul(1 << (self.made - 1).min(20));
         let full = doubled.min(max_delay);
         full / 2 + full.mul_f64(random_fraction() / 2.0)

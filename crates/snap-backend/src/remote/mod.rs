@@ -3,6 +3,7 @@
 //! Everything async stays below this module: a small runtime does the waiting, and the threads that call
 //! [`Backend`](crate::Backend) block on it.
 
+mod bucket;
 mod credentials;
 mod error;
 mod object_lock;
@@ -13,10 +14,11 @@ mod sftp;
 mod site;
 mod uri;
 
+pub use bucket::{Bucket, BucketObject, BucketWriter, Headers, Listed};
 pub(crate) use credentials::Credentials;
 pub use object_lock::{LockMode, ObjectLock, ObjectVersion, Retention};
 pub use services::SCHEMES;
-pub(crate) use services::{open, open_object_lock};
+pub(crate) use services::{open, open_bucket, open_object_lock};
 pub use site::Site;
 pub use uri::redact;
 pub(crate) use uri::{Uri, looks_like_uri};

@@ -44,7 +44,7 @@ impl std::fmt::Debug for ObjectStore {
 
 impl ObjectStore {
     /// Waits for `request`, which carries a body of `bytes`.
-    fn wait<T>(
+    pub(super) fn wait<T>(
         &self,
         (operation, name): (Operation, &str),
         bytes: u64,

@@ -11,6 +11,7 @@ use snap_engine::retention::Span;
 use snap_format::Time;
 use snap_ops::{DATASET_RULE, is_dataset_name};
 use snap_repo::prune::Waste;
+use snap_source::Owner;
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,35 @@ impl FromStr for Grace {
         // Not beyond what adds up with a time.
         let number = u64::from(digits.parse::<u32>().map_err(|_| bad())?);
         Ok(Self(Duration::from_secs(number * unit)))
+    }
+}
+
+/// An owner of the source, and one here, by name or number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerPair {
+    pub from: Owner,
+    pub to: Result<u32, String>,
+}
+
+impl FromStr for OwnerPair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || "owners are FROM:TO, such as alice:1000, 0:backup or *:me".to_owned();
+        // A name has no colon; the all-ones number means nobody.
+        let (from, to) = text.split_once(':').ok_or_else(bad)?;
+        let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
+        let from = match (from, number(from)) {
+            ("", _) => return Err(bad()),
+            ("*", _) => Owner::Any,
+            (_, Some(id)) => Owner::Id(id),
+            (name, None) => Owner::Name(name.to_owned()),
+        };
+        match to {
+            "" | "*" => Err(bad()),
+            _ if to.contains(':') => Err(bad()),
+            _ => Ok(Self { from, to: number(to).ok_or_else(|| to.to_owned()) }),
+        }
     }
 }
 

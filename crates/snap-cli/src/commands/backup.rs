@@ -291,6 +291,7 @@ fn source(
         cachedir_tag: args.exclude_caches,
         one_file_system: args.one_file_system,
         protected: copies.opened.iter().flat_map(Opened::protected).collect(),
+        only: None,
     };
     Ok(BackupSource::Paths { paths, working_dir, filter, as_path: args.as_path })
 }

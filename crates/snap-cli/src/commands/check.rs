@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use serde_json::json;
+use snap_engine::estimate::Run;
 use snap_engine::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 use snap_repo::{Area, Finding, FindingCode, RepoError, object_name};
 
+use super::estimate::remember;
 use super::{Done, Outcome, heal, immutable};
 use crate::app::App;
 use crate::args::CheckArgs;
@@ -49,7 +52,11 @@ fn with_key(app: &App, args: &CheckArgs) -> Result<CheckReport, Failure> {
         opened => opened?,
     };
     let observer = CliObserver::without_findings(app);
+    let began = Instant::now();
     let mut report = app.engine(&observer, |context| check(&opened.repository, &options, context))?;
+    if args.read_data || args.read_data_subset.is_some() {
+        remember(&opened, Run::of_check(report.read_bytes, began.elapsed()));
+    }
     report.findings.extend(opened.rolled_back);
     Ok(report)
 }

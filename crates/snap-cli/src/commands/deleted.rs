@@ -101,7 +101,7 @@ fn outermost(mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 }
 
 /// The beginning of a command line that opens the same repository with the same key, as far as flags say.
-fn command_line(global: &GlobalArgs) -> String {
+pub(super) fn command_line(global: &GlobalArgs) -> String {
     use std::os::unix::ffi::OsStrExt;
     let flags = [
         ("-r", global.repo.as_deref()),

@@ -9,6 +9,7 @@ mod copy;
 mod deleted;
 mod diff;
 mod erase;
+mod estimate;
 mod find;
 mod forget;
 mod heal;

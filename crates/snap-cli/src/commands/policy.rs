@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use snap_backend::{OpenOptions, Site};
+use snap_engine::restore::is_safety_snapshot;
 use snap_ops::DatasetSource;
 use snap_ops::policy::{
     CopyFacts, DatasetPolicy, EvidenceKind, Group, Immutable, LockFacts, Machine, ONSITE, PolicyCode,
@@ -74,8 +75,10 @@ fn gather(
     let (mut copies, mut answers, mut first_failure) = (Vec::new(), Vec::new(), None);
     for (place, opened) in repo::open_all(app, repo::Purpose::Snapshots)? {
         let answer = opened.and_then(|opened| {
-            let set = opened.repository.snapshots()?;
+            let mut set = opened.repository.snapshots()?;
             set.findings.iter().for_each(|finding| app.out.finding(finding));
+            // What a restore saved first is no dataset that has to come back.
+            set.snapshots.retain(|snapshot| !is_safety_snapshot(snapshot));
             Ok(Answer { opened, snapshots: set.snapshots })
         });
         let mut facts = copy_facts(app, &place)?;

@@ -80,6 +80,14 @@ pub fn date_time(time: Time) -> String {
     }
 }
 
+/// `20260131T140509.000Z`, for names of files; UTC.
+pub fn stamp(time: Time) -> String {
+    match timestamp(time) {
+        Some(time) => time.strftime("%Y%m%dT%H%M%S%.3fZ").to_string(),
+        None => format!("{}", time.secs),
+    }
+}
+
 /// A name or path with everything escaped that a terminal would act on or that is not UTF-8.
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());

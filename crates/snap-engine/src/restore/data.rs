@@ -11,7 +11,8 @@ use snap_repo::{Area, Located, RepoError, Scratch, for_each_parallel, object_nam
 use snap_source::{Stat, TargetDir, TargetFile};
 
 use super::Restore;
-use super::plan::{FileTask, Plan, directory_in_the_way, remove_non_directory};
+use super::existing::{Existing, Layout};
+use super::plan::{FileTask, Plan, changed_meanwhile, directory_in_the_way, remove_non_directory};
 use crate::{EngineError, Phase, Result};
 
 /// Most bytes of one request.
@@ -87,11 +88,12 @@ pub(super) fn write_files(restore: &Restore<'_>, plan: &Plan, spare: &Spare) -> 
         .for_each(|wanted| wanted.sort_by_key(|wanted| (wanted.place.offset, wanted.place.within().start)));
     let requests: Vec<&[Wanted]> = packs.iter().flat_map(|wanted| split_requests(wanted)).collect();
     restore.plan_transfer(&requests, plan.files.len() as u64, total_bytes);
-    if restore.options.dry_run {
+    if restore.is_rehearsal() {
         let planned = plan.files.iter().zip(&states);
-        planned
-            .filter(|(_, state)| !state.damaged.load(Ordering::Relaxed))
-            .for_each(|(task, _)| restore.count_restored(0, task.existing.is_some()));
+        for (task, _) in planned.filter(|(_, state)| !state.damaged.load(Ordering::Relaxed)) {
+            restore.would_restore(&plan.dirs.path(task.dir, &task.node.name), task.existing.is_some());
+            restore.count_restored(0, task.existing.is_some());
+        }
         super::bump(&restore.counts.restored_bytes, total_bytes);
         return Ok(HashSet::new());
     }
@@ -149,22 +151,14 @@ type Needed = Vec<(BlobId, u64, Located)>;
 fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<Option<Needed>> {
     let index = restore.browser.reader().index();
     let domain = &restore.browser.domain().name;
-    let holes: &[(u64, u64)] = match &task.node.kind {
-        NodeKind::File { holes, .. } => holes,
-        _ => &[],
-    };
     // What is going to be replaced has nothing to keep, even if its other names, which are why, are deleted by now.
     let is_compared =
         |stat: &Stat| restore.options.overwrite != super::Overwrite::Always && is_written_in_place(stat);
     let existing = task.existing.filter(is_compared);
-    let existing = existing.and_then(|_| plan.dirs.open(task.dir).ok()?.open_existing(&task.node.name).ok());
-    let mut holes = holes.iter().peekable();
-    let (mut offset, mut needed) = (0, Vec::with_capacity(task.blobs.len()));
-    let mut current = Vec::new();
+    let mut existing = existing.and_then(|_| Existing::open(restore, &plan.dirs, task));
+    let mut layout = Layout::new(&task.node);
+    let mut needed = Vec::with_capacity(task.blobs.len());
     for id in &task.blobs {
-        while let Some((_, length)) = holes.next_if(|(start, _)| *start == offset) {
-            offset += length;
-        }
         let Some(place) = restore.browser.reader().locate(domain, id) else {
             index.check()?;
             let finding =
@@ -175,24 +169,11 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
             )?;
             return Ok(None);
         };
-        let length = u64::from(place.plain_len);
-        // A chunk that spans a hole cannot be compared in one piece; it is fetched.
-        let spans_hole = holes.peek().is_some_and(|(start, _)| *start < offset + length);
-        let is_there = !spans_hole
-            && existing.as_ref().is_some_and(|file| {
-                current.resize(place.plain_len as usize, 0);
-                file.read_at(&mut current, offset).is_ok_and(|read| read == current.len())
-                    && restore.browser.domain().data_id.id(&current) == id.0
-            });
-        if !is_there {
+        let pieces = layout.next(u64::from(place.plain_len));
+        let offset = pieces.first().map_or(0, |piece| piece.0);
+        if !existing.as_mut().is_some_and(|existing| existing.has(id, &pieces)) {
             needed.push((*id, offset, place));
         }
-        offset += length;
-        let mut end = offset;
-        while spans_hole && let Some((_, length)) = holes.next_if(|(start, _)| *start < end) {
-            end += length;
-        }
-        offset = end;
     }
     Ok(Some(needed))
 }
@@ -411,10 +392,19 @@ impl Data<'_, '_> {
 
     fn open_first(&self, task: &FileTask, dir: &TargetDir) -> io::Result<TargetFile> {
         let name = &task.node.name;
-        let Some(stat) = task.existing else { return dir.create_file(name) };
+        let create = || {
+            let made = dir.create_file(name)?;
+            if !self.plan.is_marked {
+                made.set_unfinished();
+            }
+            Ok(made)
+        };
+        let Some(stat) = task.existing else { return create() };
         // A file with several names, or something that is no file, is replaced rather than written to.
         if is_written_in_place(&stat) {
             let opened = dir.open_existing(name)?;
+            refuse_changed(&stat, &opened.stat()?)?;
+            opened.set_unfinished();
             // Longer content and holes go by giving up the end; what is kept was compared.
             if stat.size > task.node.size() {
                 opened.set_len(task.node.size())?;
@@ -427,8 +417,9 @@ impl Data<'_, '_> {
             }
             return Ok(opened);
         }
+        dir.stat_child(name)?.map_or(Ok(()), |now| refuse_changed(&stat, &now))?;
         remove_non_directory(dir, name)?;
-        dir.create_file(name)
+        create()
     }
 
     /// Gives a file its length and attributes; takes away what came out damaged.
@@ -438,7 +429,7 @@ impl Data<'_, '_> {
         let path = || self.plan.dirs.path(task.dir, &task.node.name);
         if state.damaged.load(Ordering::Acquire) {
             let begun = state.begun.load(Ordering::Acquire);
-            if begun && task.existing.is_none() {
+            if begun && !task.existing.is_some_and(|stat| is_written_in_place(&stat)) {
                 // Half a file looks like a file: better none, and the loss named.
                 let removed = self.plan.dirs.open(task.dir).and_then(|dir| dir.remove(&task.node.name));
                 removed.unwrap_or_else(|error| self.restore.failed(&path(), &error));
@@ -460,6 +451,12 @@ impl Data<'_, '_> {
         self.restore.context.progress.add(1, 0);
         Ok(())
     }
+}
+
+/// What was edited since it was planned stays as it is.
+fn refuse_changed(planned: &Stat, now: &Stat) -> io::Result<()> {
+    let state = |stat: &Stat| (stat.kind, stat.device, stat.inode, stat.size, stat.mtime);
+    if state(planned) == state(now) { Ok(()) } else { Err(changed_meanwhile(now)) }
 }
 
 /// Chunks that are written together, and where to.

@@ -9,8 +9,10 @@ use snap_source::TargetDir;
 
 use crate::browse::join;
 
-/// Handles kept open: one file handle each, so well below the usual limit of 1,024.
-const HANDLES: usize = 400;
+/// Handles kept open, of those that this process may have: the directories of what is planned at a time, each of which is
+/// needed again when its files are written, and in the end.
+const MAX_HANDLES: u64 = 8192;
+const MIN_HANDLES: u64 = 400;
 
 /// A directory to restore into.
 pub(super) struct DirInfo {
@@ -23,25 +25,68 @@ pub(super) struct DirInfo {
     pub(super) made: bool,
     /// It was there before.
     pub(super) existed: bool,
+    pub(super) ending: Ending,
+}
+
+/// What becomes of a directory's attributes in the end.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// They are those of its node.
+    Apply,
+    /// They stay; this was the mode, if it had to be changed to get in.
+    Leave(Option<u32>),
 }
 
 /// All directories of a restore; a child always stands behind the directory above it.
 pub(super) struct Dirs {
     pub(super) infos: Vec<DirInfo>,
     target: Option<TargetDir>,
-    handles: Mutex<HashMap<u32, TargetDir>>,
+    handles: Mutex<Handles>,
+}
+
+/// Handles used lately, in two generations: when the younger is full, the older goes.
+struct Handles {
+    young: HashMap<u32, TargetDir>,
+    old: HashMap<u32, TargetDir>,
+    /// Of each generation.
+    most: usize,
+}
+
+impl Handles {
+    fn new(most: u64) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), most: (most / 2) as usize }
+    }
+
+    fn keep(&mut self, dir: u32, handle: TargetDir) {
+        if self.young.len() >= self.most {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(dir, handle);
+    }
+
+    fn find(&mut self, dir: u32) -> Option<TargetDir> {
+        if let Some(handle) = self.young.get(&dir) {
+            return Some(handle.clone());
+        }
+        let handle = self.old.remove(&dir)?;
+        self.keep(dir, handle.clone());
+        Some(handle)
+    }
 }
 
 impl Dirs {
     /// `target` is `None` in a rehearsal with a target that is not there.
     pub(super) fn new(target: Option<TargetDir>, node: Option<Node>, existed: bool) -> Self {
-        let top = DirInfo { above: None, name: Vec::new(), node, made: true, existed };
-        Self { infos: vec![top], target, handles: Mutex::default() }
+        let top = DirInfo { above: None, name: Vec::new(), node, made: true, existed, ending: Ending::Apply };
+        let most = (snap_source::open_files_limit() / 4).clamp(MIN_HANDLES, MAX_HANDLES);
+        Self { infos: vec![top], target, handles: Mutex::new(Handles::new(most)) }
     }
 
     pub(super) fn add(&mut self, above: u32, node: Node) -> u32 {
         let name = node.name.clone();
-        self.infos.push(DirInfo { above: Some(above), name, node: Some(node), made: false, existed: false });
+        let (above, node) = (Some(above), Some(node));
+        let ending = Ending::Apply;
+        self.infos.push(DirInfo { above, name, node, made: false, existed: false, ending });
         (self.infos.len() - 1) as u32
     }
 
@@ -87,14 +132,10 @@ impl Dirs {
     }
 
     pub(super) fn keep(&self, dir: u32, handle: &TargetDir) {
-        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        if handles.len() >= HANDLES {
-            handles.clear();
-        }
-        handles.insert(dir, handle.clone());
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).keep(dir, handle.clone());
     }
 
     fn cached(&self, dir: u32) -> Option<TargetDir> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).get(&dir).cloned()
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).find(dir)
     }
 }

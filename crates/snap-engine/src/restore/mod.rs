@@ -1,22 +1,38 @@
 //! Restoring: a snapshot becomes files again.
 
+mod bucket;
+mod changes;
 mod data;
+mod decide;
 mod dirs;
+mod existing;
+mod finish;
+mod guard;
+mod keep;
+mod keep_dir;
+mod make;
+mod others;
 mod plan;
 mod tar;
 mod verify;
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use snap_format::{Node, Time};
+use snap_format::{Node, Xattr};
 use snap_repo::Scratch;
-use snap_source::{ApplyNote, ApplyOptions, SourceDir, TargetDir};
+use snap_source::{ApplyNote, ApplyOptions, OwnerMap, SourceDir, Stat, TargetDir};
 
+pub use self::bucket::restore_to_bucket;
+pub use self::changes::ChangeCounts;
+use self::changes::Changes;
+pub use self::guard::{Guard, restore_guarded};
+pub use self::keep::{Keeper, Kept, SafetySnapshot, is_safety_snapshot};
 use self::plan::Plan;
 use crate::browse::Browser;
 use crate::{Context, EngineError, Phase, Result};
@@ -60,6 +76,12 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Do not set owners.
     pub no_owner: bool,
+    /// Owners by name where this host knows the name.
+    pub owners_by_name: bool,
+    /// Owners that are somebody else here.
+    pub owners: Arc<OwnerMap>,
+    /// Device and inode of what is never deleted: the repository, its cache.
+    pub protected: Vec<(u64, u64)>,
 }
 
 /// What was done. Counts are entries, sizes bytes.
@@ -77,12 +99,17 @@ pub struct RestoreReport {
     pub damaged: u64,
     /// Entries that could not be written: exit code 1.
     pub failed: u64,
+    /// What became of what was there, as far as that was looked at first.
+    pub changes: ChangeCounts,
+    /// Where it was saved.
+    pub kept: Option<Kept>,
 }
 
 /// Restores `path` of a snapshot (`None`: all of it, below the target under absolute paths).
 ///
 /// Every blob is authenticated and hashed again before it is written. Damage costs the entries that it touches, each named
-/// through the observer; everything else is restored.
+/// through the observer; everything else is restored. What is there is treated as the options say and saved nowhere:
+/// [`restore_guarded`] does that first.
 pub fn restore(
     browser: &Browser,
     path: Option<&[u8]>,
@@ -90,17 +117,17 @@ pub fn restore(
     options: &RestoreOptions,
     context: Context<'_>,
 ) -> Result<RestoreReport> {
-    let apply_options =
-        ApplyOptions { owner: !options.no_owner, remove_xattrs: true, ..ApplyOptions::default() };
-    let restore = Restore { browser, options, context, apply_options, counts: Counts::default() };
+    let mode = if options.dry_run { Mode::Rehearse } else { Mode::Do };
+    let restore = Restore::new(browser, options, context, mode);
     match target {
         RestoreTarget::Tar(out) => tar::write(&restore, path, out)?,
-        RestoreTarget::Dir(target) => into_directory(&restore, path, &target)?,
+        RestoreTarget::Dir(target) => drop(into_directory(&restore, path, &target)?),
     }
     Ok(restore.counts.report())
 }
 
-fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> Result<()> {
+/// Restores, or only looks, into a directory; returns what became, or would become, of what is there.
+fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> Result<Changes> {
     let bytes = target.as_os_str().as_bytes();
     let mut scratch =
         Scratch::new(1).map_err(|error| EngineError::io("preparing", b"decompression", error))?;
@@ -108,112 +135,46 @@ fn into_directory(restore: &Restore<'_>, path: Option<&[u8]>, target: &Path) -> 
     restore.browser.find(path.unwrap_or_default(), &mut scratch)?;
     // A rehearsal makes nothing, not even the target.
     let opened = match SourceDir::open_search(target) {
-        Err(error) if restore.options.dry_run && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if restore.is_rehearsal() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         _ => TargetDir::open_or_create(target, 0o700).map(Some),
     };
     let opened = opened.map_err(|error| EngineError::io("opening the target", bytes, error))?;
     restore.context.progress.begin(Phase::Planning, 0, 0);
-    let dry_run = restore.options.dry_run;
     let buffers = data::Spare::default();
     let mut do_files = |plan: &mut Plan| {
-        let lost = data::write_files(restore, plan, &buffers)?;
-        if restore.options.verify && !dry_run {
+        let lost = match restore.mode {
+            Mode::Survey => HashSet::new(),
+            Mode::Rehearse | Mode::Do => data::write_files(restore, plan, &buffers)?,
+        };
+        if restore.options.verify && !restore.is_rehearsal() {
             verify::verify(restore, plan, &lost)?;
         }
-        plan.files_done(dry_run, &lost);
+        plan.files_done(restore.is_rehearsal(), &lost);
         Ok(())
     };
-    let plan = plan::plan(restore, path, opened, &mut scratch, &mut do_files)?;
-    if dry_run {
-        rehearse_links(restore, &plan);
-        return Ok(());
+    let mut plan = plan::plan(restore, path, opened, &mut scratch, &mut do_files)?;
+    if restore.is_rehearsal() {
+        finish::rehearse_links(restore, &mut plan);
+    } else {
+        finish::make_links(restore, &plan)?;
+        finish::finish_directories(restore, &plan);
     }
-    make_links(restore, &plan)?;
-    finish_directories(restore, &plan);
-    Ok(())
-}
-
-/// Further names of files, once the first is there.
-fn make_links(restore: &Restore<'_>, plan: &Plan) -> Result<()> {
-    for task in &plan.links {
-        restore.context.check_stop()?;
-        let path = plan.dirs.path(task.dir, &task.node.name);
-        let (first_dir, first_name) = &task.first;
-        if plan.lost.contains(&task.first) {
-            let error = io::Error::other("another name of a file that could not be restored");
-            restore.failed(&path, &error);
-            continue;
-        }
-        let made =
-            plan.dirs.open(*first_dir).and_then(|first| Ok((first, plan.dirs.open(task.dir)?))).and_then(
-                |(first, dir)| {
-                    let existing = dir.stat_child(&task.node.name)?;
-                    let wanted = first.stat_child(first_name)?;
-                    match (existing, wanted) {
-                        (Some(existing), Some(wanted)) if existing.is_same_file(&wanted) => return Ok(None),
-                        (Some(_), _) if restore.options.overwrite == Overwrite::Never => return Ok(None),
-                        (Some(_), Some(_)) => plan::remove_non_directory(&dir, &task.node.name)?,
-                        _ => {}
-                    }
-                    first.link(first_name, &dir, &task.node.name)?;
-                    Ok(Some(existing.is_some()))
-                },
-            );
-        match made {
-            Ok(Some(replaced)) => restore.count_restored(0, replaced),
-            Ok(None) => restore.count_skipped(),
-            Err(error) => restore.failed(&path, &error),
-        }
-    }
-    Ok(())
-}
-
-/// Counts what [`make_links`] would do.
-fn rehearse_links(restore: &Restore<'_>, plan: &Plan) {
-    let stat = |dir: u32, name: &[u8]| {
-        let existed = plan.dirs.infos[dir as usize].existed;
-        existed.then(|| plan.dirs.open(dir).ok()?.stat_child(name).ok()?).flatten()
-    };
-    for task in &plan.links {
-        let existing = stat(task.dir, &task.node.name);
-        let first = stat(task.first.0, &task.first.1).filter(|_| !plan.replaced.contains(&task.first));
-        let is_linked = existing.zip(first).is_some_and(|(existing, first)| existing.is_same_file(&first));
-        match existing {
-            Some(_) if is_linked || restore.options.overwrite == Overwrite::Never => restore.count_skipped(),
-            Some(stat) if stat.is_dir() => {
-                restore.failed(&plan.dirs.path(task.dir, &task.node.name), &plan::directory_in_the_way());
-            }
-            _ => restore.count_restored(0, existing.is_some()),
-        }
-    }
-}
-
-/// Attributes of directories come last and from the bottom up, since what happens inside changes them.
-fn finish_directories(restore: &Restore<'_>, plan: &Plan) {
-    for (number, info) in plan.dirs.infos.iter().enumerate().rev() {
-        let Some(node) = info.node.as_ref().filter(|_| info.made) else { continue };
-        let path = || plan.dirs.path(number as u32, b"");
-        match plan.dirs.open(number as u32) {
-            Ok(handle) => {
-                let node = with_a_time(node, &handle);
-                restore.notes(&path, handle.apply_self(&node, &restore.apply_options));
-            }
-            Err(error) => restore.failed(&path(), &error),
-        }
-    }
-}
-
-/// Directories that lead to a source are stored without times; they keep the one that they have.
-fn with_a_time<'a>(node: &'a Node, handle: &TargetDir) -> Cow<'a, Node> {
-    let has_none = node.ctime.is_none() && node.inode.is_none() && node.mtime == Time::default();
-    match handle.stat().ok().filter(|_| has_none) {
-        Some(stat) => Cow::Owned(Node { mtime: stat.mtime, ..node.clone() }),
-        None => Cow::Borrowed(node),
-    }
+    Ok(plan.changes)
 }
 
 fn to_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+/// How far it goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Finds out what becomes of what is there.
+    Survey,
+    /// And what would be fetched and written.
+    Rehearse,
+    /// Does it.
+    Do,
 }
 
 /// What the parts of a restore share.
@@ -221,8 +182,15 @@ struct Restore<'a> {
     browser: &'a Browser,
     options: &'a RestoreOptions,
     context: Context<'a>,
+    mode: Mode,
     apply_options: ApplyOptions,
     counts: Counts,
+    /// Device and inode of what is never deleted.
+    protected: HashSet<(u64, u64)>,
+    /// Absolute path of the target, where it was looked at before.
+    top: Vec<u8>,
+    /// What that found: nothing else that is there is overwritten or deleted.
+    approved: Option<&'a Changes>,
 }
 
 #[derive(Default)]
@@ -255,11 +223,60 @@ impl Counts {
             requests: read(&self.requests),
             damaged: read(&self.damaged),
             failed: read(&self.failed),
+            ..RestoreReport::default()
         }
     }
 }
 
+impl<'a> Restore<'a> {
+    fn new(browser: &'a Browser, options: &'a RestoreOptions, context: Context<'a>, mode: Mode) -> Self {
+        let apply_options = ApplyOptions {
+            owner: !options.no_owner,
+            names: options.owners_by_name.then(Arc::default),
+            map: Arc::clone(&options.owners),
+            remove_xattrs: true,
+            ..ApplyOptions::default()
+        };
+        let protected = options.protected.iter().copied().collect();
+        let (top, approved) = (Vec::new(), None);
+        let counts = Counts::default();
+        Self { browser, options, context, mode, apply_options, counts, protected, top, approved }
+    }
+}
+
 impl Restore<'_> {
+    /// Whether nothing may be touched.
+    fn is_rehearsal(&self) -> bool {
+        self.mode != Mode::Do
+    }
+
+    /// What marks a target as long as the restore is not done.
+    fn mark(&self) -> Vec<u8> {
+        self.browser.snapshot().id.to_hex().into_bytes()
+    }
+
+    /// Whether an entry that is right would get another mode, owner or attribute.
+    fn would_adjust(
+        &self,
+        stat: &Stat,
+        node: &Node,
+        xattrs: impl FnOnce() -> io::Result<Vec<Xattr>>,
+    ) -> bool {
+        let options = &self.apply_options;
+        // The inode is as it was when it was backed up.
+        let is_untouched = node.ctime == Some(stat.ctime) && node.inode == Some(stat.inode);
+        if is_untouched && options.owner_of(node) == (node.uid, node.gid) {
+            return false;
+        }
+        options.would_change(stat, node)
+            || xattrs().is_ok_and(|found| options.would_change_xattrs(&found, node))
+    }
+
+    /// Says what a rehearsal would do with an entry.
+    fn would_restore(&self, path: &[u8], replaces: bool) {
+        self.context.done(path, if replaces { "overwrite" } else { "create" });
+    }
+
     fn count_restored(&self, bytes: u64, replaced: bool) {
         bump(&self.counts.restored, 1);
         bump(&self.counts.restored_bytes, bytes);
@@ -278,7 +295,7 @@ impl Restore<'_> {
 
     fn count_deleted(&self, path: &[u8]) {
         bump(&self.counts.deleted, 1);
-        self.context.done(path, "deleted");
+        self.context.done(path, if self.is_rehearsal() { "delete" } else { "deleted" });
     }
 
     /// Sets the attributes of an entry that is not a regular file.

@@ -1,16 +1,19 @@
 //! Planning: what of the snapshot goes where, compared with what is there. Directories and links are made on the way, files are
-//! left for [`super::data`], some at a time, so that memory does not grow with their number. A rehearsal goes the same way and
-//! touches nothing.
+//! left for [`super::data`], some at a time, so that memory does not grow with their number. A rehearsal goes the same way,
+//! touches nothing, and takes down what would become of what is there; a restore that followed one does no more than that.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use snap_format::{BlobId, Link, Node, NodeKind};
 use snap_repo::Scratch;
-use snap_source::{FileType, PathMatcher, Stat, TargetDir, Verdict};
+use snap_source::{PathMatcher, Stat, TargetDir, Verdict};
 
+use super::Restore;
+use super::changes::Changes;
+use super::decide::{Decision, decide};
 use super::dirs::Dirs;
-use super::{Overwrite, Restore};
+use super::existing::loses_nothing;
 use crate::browse::{Found, join};
 use crate::{EngineError, Event, Result};
 
@@ -41,6 +44,10 @@ pub(super) struct Plan {
     pub(super) lost: HashSet<(u32, Vec<u8>)>,
     /// First names of linked files that a rehearsal would make anew.
     pub(super) replaced: HashSet<(u32, Vec<u8>)>,
+    /// What becomes of what is there; a rehearsal takes it down.
+    pub(super) changes: Changes,
+    /// The target bears a mark until the restore is done; else each file does.
+    pub(super) is_marked: bool,
     /// What the files take in memory, roughly.
     weight: u64,
 }
@@ -70,21 +77,14 @@ impl Plan {
     }
 }
 
-/// What to do with an entry, given what is there.
-enum Decision {
-    Create,
-    /// It is there and right, but for its attributes.
-    Adjust,
-    Overwrite,
-    Skip,
-}
-
-struct Planner<'a, 'b> {
-    restore: &'a Restore<'b>,
-    matcher: PathMatcher,
-    plan: Plan,
+pub(super) struct Planner<'a, 'b> {
+    pub(super) restore: &'a Restore<'b>,
+    pub(super) matcher: PathMatcher,
+    pub(super) plan: Plan,
     first_names: HashMap<Link, (u32, Vec<u8>)>,
     do_files: &'a mut DoFiles<'a>,
+    /// A restore into this target was broken off.
+    pub(super) resumes: bool,
 }
 
 /// Plans the restore of `path` (`None`: everything) into `target`, and has `do_files` called for all files in it.
@@ -103,6 +103,7 @@ pub(super) fn plan<'a>(
     let path = normal(path.unwrap_or_default());
     let existed = target.as_ref().is_some_and(|(_, created)| !created);
     let handle = target.map(|(handle, _)| handle);
+    let resumes = handle.as_ref().is_some_and(|handle| existed && handle.is_unfinished(&restore.mark()));
     let planner = |node| {
         let plan = Plan {
             dirs: Dirs::new(handle, node, existed),
@@ -110,19 +111,23 @@ pub(super) fn plan<'a>(
             links: Vec::new(),
             lost: HashSet::new(),
             replaced: HashSet::new(),
+            changes: Changes::new(restore.top.clone(), restore.browser.snapshot().envelope.time),
+            is_marked: false,
             weight: 0,
         };
-        Planner { restore, matcher, plan, first_names: HashMap::new(), do_files }
+        Planner { restore, matcher, plan, first_names: HashMap::new(), do_files, resumes }
     };
     let mut planner = match found {
         Found::Root => {
             let mut planner = planner(None);
+            planner.begin();
             planner.directory(path, restore.browser.root(), scratch)?;
             planner
         }
         Found::Node(node) => match node.tree() {
             Some(tree) => {
                 let mut planner = planner(Some(*node));
+                planner.begin();
                 planner.directory(path, tree, scratch)?;
                 planner
             }
@@ -144,6 +149,21 @@ pub(super) fn normal(path: &[u8]) -> Vec<u8> {
 }
 
 impl Planner<'_, '_> {
+    /// Decides about the target itself, which is there by now.
+    fn begin(&mut self) {
+        let Ok(handle) = self.plan.dirs.open(0) else { return };
+        if self.plan.dirs.infos[0].existed
+            && let Some(node) = self.plan.dirs.infos[0].node.clone()
+        {
+            let ending = self.ending(0, &handle, &node, None);
+            self.plan.dirs.infos[0].ending = ending;
+        }
+        if !self.restore.is_rehearsal() {
+            handle.set_unfinished(&self.restore.mark());
+            self.plan.is_marked = true;
+        }
+    }
+
     /// Plans everything below the directory at position 0, depth first.
     fn directory(&mut self, path: Vec<u8>, tree: BlobId, scratch: &mut Scratch) -> Result<()> {
         let mut waiting = vec![(0u32, path, tree)];
@@ -187,61 +207,10 @@ impl Planner<'_, '_> {
         Ok(())
     }
 
-    /// Makes a directory, and those above it. False if that failed, which is said and counted.
-    fn make(&mut self, dir: u32) -> bool {
-        let mut way = Vec::new();
-        let mut at = dir;
-        while !self.plan.dirs.infos[at as usize].made {
-            way.push(at);
-            at = self.plan.dirs.infos[at as usize].above.expect("the target is made");
-        }
-        while let Some(at) = way.pop() {
-            if let Err(error) = self.make_one(at) {
-                let path = self.plan.dirs.path(at, b"");
-                self.restore.failed(&path, &error);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn make_one(&mut self, dir: u32) -> io::Result<()> {
-        let above = self.plan.dirs.infos[dir as usize].above.expect("the target is made");
-        let name = self.plan.dirs.infos[dir as usize].name.clone();
-        if self.restore.options.dry_run {
-            let above_existed = self.plan.dirs.infos[above as usize].existed;
-            let existing = if above_existed { self.plan.dirs.open(above)?.stat_child(&name)? } else { None };
-            let is_dir = existing.is_some_and(|stat| stat.is_dir());
-            if existing.is_some() && !is_dir && !self.may_replace() {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-            let info = &mut self.plan.dirs.infos[dir as usize];
-            (info.made, info.existed) = (true, is_dir);
-            self.restore.count_dir(info.existed);
-            return Ok(());
-        }
-        let parent = self.plan.dirs.open(above)?;
-        let made = parent.make_child(&name);
-        let (handle, created) = match made {
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory && self.may_replace() => {
-                parent.remove(&name)?;
-                parent.make_child(&name)?
-            }
-            other => other?,
-        };
-        if !created {
-            // A directory of ours that we may not write to must be opened up until its attributes are set.
-            parent.grant_owner(&name)?;
-        }
-        self.plan.dirs.keep(dir, &handle);
-        let info = &mut self.plan.dirs.infos[dir as usize];
-        (info.made, info.existed) = (true, !created);
-        self.restore.count_dir(!created);
-        Ok(())
-    }
-
-    const fn may_replace(&self) -> bool {
-        matches!(self.restore.options.overwrite, Overwrite::IfChanged | Overwrite::Always)
+    /// Whether an entry that is there may be overwritten: in a rehearsal always, after one only what it found.
+    pub(super) fn is_approved(&self, dir: u32, name: &[u8], stat: &Stat) -> bool {
+        let approved = self.restore.approved;
+        approved.is_none_or(|changes| changes.has(&self.plan.dirs.path(dir, name), stat))
     }
 
     /// Plans anything but a directory.
@@ -260,42 +229,77 @@ impl Planner<'_, '_> {
                 return Ok(());
             }
         };
-        if let Some(link) = node.link.filter(|_| matches!(node.kind, NodeKind::File { .. })) {
-            if let Some(first) = self.first_names.get(&link) {
-                self.plan.links.push(LinkTask { dir, node, first: first.clone() });
-                return Ok(());
-            }
+        let link = node.link.filter(|_| matches!(node.kind, NodeKind::File { .. }));
+        if let Some(first) = link.and_then(|link| self.first_names.get(&link)) {
+            self.plan.links.push(LinkTask { dir, node, first: first.clone() });
+            return Ok(());
+        }
+        let decision = decide(self.restore, &self.plan.dirs, dir, &node, existing.as_ref());
+        // What stays as it is, and is another's, is no first name: the next one gets the content.
+        if let Some(link) = link.filter(|_| !matches!(decision, Decision::Skip { is_same: false })) {
             self.first_names.insert(link, (dir, node.name.clone()));
         }
-        let decision = self.decide(dir, &node, existing.as_ref());
         match (&node.kind, decision) {
-            (_, Decision::Skip) => self.restore.count_skipped(),
-            (NodeKind::File { .. } | NodeKind::Object { .. }, decision) => {
-                let adjust = matches!(decision, Decision::Adjust);
-                let blobs =
-                    if adjust { Ok(Vec::new()) } else { self.restore.browser.file_blobs(&node, scratch) };
-                match blobs {
-                    Err(error) => self.restore.lost(full, error)?,
-                    Ok(_) if adjust => {
-                        self.restore.count_skipped();
-                        self.adjust(dir, &node);
-                    }
-                    Ok(blobs) => {
-                        self.plan.weight += FILE_WEIGHT + CHUNK_WEIGHT * blobs.len() as u64;
-                        self.plan.files.push(FileTask { dir, node, blobs, existing });
-                        if self.plan.weight > self.restore.context.memory_bytes / 8 {
-                            (self.do_files)(&mut self.plan)?;
-                        }
-                    }
-                }
-            }
+            (_, Decision::Skip { .. }) => self.restore.count_skipped(),
             (_, Decision::Adjust) => {
                 self.restore.count_skipped();
-                self.adjust(dir, &node);
+                self.adjust(dir, &node, existing.as_ref());
+            }
+            (NodeKind::File { .. } | NodeKind::Object { .. }, _) => {
+                self.file(dir, full, node, existing, scratch)?;
             }
             (_, _) => self.special(dir, full, &node, existing.as_ref()),
         }
         Ok(())
+    }
+
+    /// Plans a file that gets content.
+    fn file(
+        &mut self,
+        dir: u32,
+        full: &[u8],
+        node: Node,
+        existing: Option<Stat>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let blobs = match self.restore.browser.file_blobs(&node, scratch) {
+            Ok(blobs) => blobs,
+            Err(error) => return self.restore.lost(full, error),
+        };
+        let task = FileTask { dir, node, blobs, existing };
+        if let Some(stat) = existing.filter(|stat| !stat.is_dir()) {
+            let loses = || !loses_nothing(self.restore, &self.plan.dirs, &task, self.resumes);
+            let is_newer = self.restore.is_rehearsal() && self.plan.changes.is_newer(&stat) && loses();
+            if !self.overwrites(dir, full, &task.node.name, &stat, is_newer) {
+                return Ok(());
+            }
+        }
+        self.plan.weight += FILE_WEIGHT + CHUNK_WEIGHT * task.blobs.len() as u64;
+        self.plan.files.push(task);
+        if self.plan.weight > self.restore.context.memory_bytes / 8 {
+            (self.do_files)(&mut self.plan)?;
+        }
+        Ok(())
+    }
+
+    /// Takes down that an entry is overwritten or, where that was done before, asks whether it was. If not, that is said.
+    pub(super) fn overwrites(
+        &mut self,
+        dir: u32,
+        full: &[u8],
+        name: &[u8],
+        stat: &Stat,
+        is_newer: bool,
+    ) -> bool {
+        if self.restore.is_rehearsal() {
+            self.plan.changes.overwrite(&self.plan.dirs.path(dir, name), stat, is_newer);
+            return true;
+        }
+        let is_approved = self.is_approved(dir, name, stat);
+        if !is_approved {
+            self.restore.failed(full, &changed_meanwhile(stat));
+        }
+        is_approved
     }
 
     fn existing(&self, dir: u32, name: &[u8]) -> io::Result<Option<Stat>> {
@@ -305,105 +309,19 @@ impl Planner<'_, '_> {
         self.plan.dirs.open(dir)?.stat_child(name)
     }
 
-    fn decide(&self, dir: u32, node: &Node, existing: Option<&Stat>) -> Decision {
-        let Some(stat) = existing else { return Decision::Create };
-        let looks_same = match (&node.kind, stat.kind) {
-            (NodeKind::File { .. } | NodeKind::Object { .. }, FileType::File) => {
-                stat.size == node.size() && stat.mtime == node.mtime
-            }
-            (NodeKind::Symlink { target }, FileType::Symlink) => {
-                let read = self.plan.dirs.open(dir).and_then(|dir| dir.as_source().read_link(&node.name));
-                read.is_ok_and(|read| read == *target)
-            }
-            (NodeKind::Fifo, FileType::Fifo) => true,
-            (NodeKind::CharDevice { major, minor }, FileType::CharDevice)
-            | (NodeKind::BlockDevice { major, minor }, FileType::BlockDevice) => {
-                stat.rdev == (*major, *minor)
-            }
-            _ => false,
+    /// Gives an entry that is right its attributes.
+    fn adjust(&mut self, dir: u32, node: &Node, existing: Option<&Stat>) {
+        let handle = match self.plan.dirs.open(dir) {
+            Ok(handle) => handle,
+            Err(error) => return self.restore.failed(&self.plan.dirs.path(dir, &node.name), &error),
         };
-        match self.restore.options.overwrite {
-            Overwrite::Never => Decision::Skip,
-            Overwrite::IfNewer if node.mtime <= stat.mtime => Decision::Skip,
-            Overwrite::IfChanged | Overwrite::IfNewer if looks_same => Decision::Adjust,
-            _ => Decision::Overwrite,
+        if !self.restore.is_rehearsal() {
+            return self.restore.apply(&handle, &self.plan.dirs, dir, node);
         }
-    }
-
-    fn adjust(&self, dir: u32, node: &Node) {
-        if !self.restore.options.dry_run {
-            match self.plan.dirs.open(dir) {
-                Ok(handle) => self.restore.apply(&handle, &self.plan.dirs, dir, node),
-                Err(error) => self.restore.failed(&self.plan.dirs.path(dir, &node.name), &error),
-            }
+        let xattrs = || handle.as_source().xattrs_child(&node.name);
+        if let Some(stat) = existing.filter(|stat| self.restore.would_adjust(stat, node, xattrs)) {
+            self.plan.changes.adjust(&self.plan.dirs.path(dir, &node.name), stat);
         }
-    }
-
-    /// Makes a link, pipe or device.
-    fn special(&self, dir: u32, full: &[u8], node: &Node, existing: Option<&Stat>) {
-        if self.restore.options.dry_run {
-            match existing {
-                Some(stat) if stat.is_dir() => self.restore.failed(full, &directory_in_the_way()),
-                _ => self.restore.count_restored(0, existing.is_some()),
-            }
-            return;
-        }
-        let made = self.plan.dirs.open(dir).and_then(|handle| {
-            if existing.is_some() {
-                remove_non_directory(&handle, &node.name)?;
-            }
-            match &node.kind {
-                NodeKind::Symlink { target } => handle.symlink(target, &node.name)?,
-                _ => handle.mknod(&node.name, node)?,
-            }
-            Ok(handle)
-        });
-        match made {
-            Ok(handle) => {
-                self.restore.count_restored(0, existing.is_some());
-                self.restore.apply(&handle, &self.plan.dirs, dir, node);
-                self.restore.context.done(full, "restored");
-            }
-            // Devices need a privilege that an ordinary user lacks: a note, as with owners.
-            Err(error)
-                if error.kind() == io::ErrorKind::PermissionDenied
-                    && matches!(node.kind, NodeKind::CharDevice { .. } | NodeKind::BlockDevice { .. }) =>
-            {
-                self.restore.context.note(full, "left out: only root can make device nodes");
-            }
-            Err(error) => self.restore.failed(full, &error),
-        }
-    }
-
-    /// Removes what the snapshot does not have.
-    fn delete_others(&self, dir: u32, path: &[u8], names: &[Vec<u8>]) -> Result<()> {
-        if !self.plan.dirs.infos[dir as usize].existed {
-            return Ok(());
-        }
-        let listed = self.plan.dirs.open(dir).and_then(|handle| Ok((handle.entries()?, handle)));
-        let (entries, handle) = match listed {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.restore.failed(path, &error);
-                return Ok(());
-            }
-        };
-        for entry in entries {
-            let name = snap_source::entry_name(&entry);
-            let is_dir = entry.as_ref().is_ok_and(|entry| entry.stat.is_dir());
-            let full = join(path, name);
-            let is_kept = names.binary_search_by(|kept| kept.as_slice().cmp(name)).is_ok();
-            if is_kept || self.matcher.matches(&full, is_dir) != Verdict::Take {
-                continue;
-            }
-            self.restore.context.check_stop()?;
-            let removed = if self.restore.options.dry_run { Ok(()) } else { handle.remove(name) };
-            match removed {
-                Ok(()) => self.restore.count_deleted(&full),
-                Err(error) => self.restore.failed(&full, &error),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -417,6 +335,17 @@ pub(super) fn remove_non_directory(dir: &TargetDir, name: &[u8]) -> io::Result<(
 
 pub(super) fn directory_in_the_way() -> io::Error {
     io::Error::new(io::ErrorKind::IsADirectory, "a directory stands in its place")
+}
+
+/// Of an entry that the plan did not find as it is now, or not at all.
+pub(super) fn changed_meanwhile(stat: &Stat) -> io::Error {
+    if stat.is_dir() {
+        return directory_in_the_way();
+    }
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "it changed while the restore was prepared; it stays as it is",
+    )
 }
 
 impl Restore<'_> {

@@ -65,7 +65,8 @@ impl Builder<'_> {
             password_file: raw.password_file,
             password_command: raw.password_command,
         });
-        let lock_span = raw.lock.as_ref().map(Spanned::span);
+        let other_span = raw.lock.as_ref().map(Spanned::span);
+        let other_span = other_span.or_else(|| raw.price.as_ref().map(Spanned::span));
         let single = RawCopy {
             name: Spanned::new(span.clone(), MAIN_COPY.to_owned()),
             uri: raw.uri,
@@ -76,6 +77,7 @@ impl Builder<'_> {
             immutable: raw.immutable.as_ref().is_some_and(|it| *it.get_ref()),
             lock: raw.lock,
             lock_mode: raw.lock_mode,
+            price: raw.price,
             credentials: raw.credentials,
             retention: None,
             key_file: None,
@@ -87,7 +89,7 @@ impl Builder<'_> {
             [&single.uri, &single.path, &single.media, &single.location, &single.account, &single.lock_mode];
         let first_of_single = first_of_single.into_iter().flatten().map(Spanned::span).next();
         let first_of_single = first_of_single.or_else(|| raw.immutable.as_ref().map(Spanned::span));
-        let first_of_single = first_of_single.or(lock_span);
+        let first_of_single = first_of_single.or(other_span);
         let first_of_single = first_of_single.or_else(|| single.credentials.keys().next().map(Spanned::span));
         if raw.copies.is_empty() {
             let is_named = single.uri.is_some() || single.path.is_some();
@@ -158,6 +160,7 @@ impl Builder<'_> {
             immutable: raw.immutable,
             lock,
             retention,
+            price: raw.price.map(Spanned::into_inner),
             keys: own.or(keys),
         })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{Interval, Retention, SecretText};
+use crate::{Interval, Price, Retention, SecretText};
 
 type Text = Spanned<String>;
 
@@ -33,6 +33,7 @@ pub(super) struct RawRepository {
     pub immutable: Option<Spanned<bool>>,
     pub lock: Option<Spanned<Interval>>,
     pub lock_mode: Option<Text>,
+    pub price: Option<Spanned<Price>>,
     #[serde(default)]
     pub credentials: BTreeMap<Text, SecretText>,
     pub key_file: Option<Text>,
@@ -56,6 +57,7 @@ pub(super) struct RawCopy {
     pub immutable: bool,
     pub lock: Option<Spanned<Interval>>,
     pub lock_mode: Option<Text>,
+    pub price: Option<Spanned<Price>>,
     #[serde(default)]
     pub credentials: BTreeMap<Text, SecretText>,
     pub retention: Option<Spanned<Retention>>,

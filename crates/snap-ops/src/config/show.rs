@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::{Alerts, Config, Dataset, DatasetSource};
 use crate::secret::credential_name;
-use crate::{Credentials, KeyConfig, KeyRef, ResolvedCopy, Retention, SecretText};
+use crate::{Credentials, KeyConfig, KeyRef, Price, ResolvedCopy, Retention, SecretText};
 
 const REDACTED: &str = "[redacted]";
 
@@ -100,9 +100,18 @@ fn copy(copy: &ResolvedCopy, of_repository: &KeyConfig) -> Table {
     out.text("lock-mode", copy.lock.filter(|lock| !lock.is_final).map(|_| "governance"));
     out.table("credentials", credentials(&copy.credentials));
     out.table("retention", copy.retention.as_ref().map(retention).unwrap_or_default());
+    out.table("price", copy.price.as_ref().map(price).unwrap_or_default());
     if copy.keys != *of_repository {
         keys(&mut out, &copy.keys);
     }
+    out.0
+}
+
+fn price(price: &Price) -> Table {
+    let mut out = Fields::default();
+    out.put("per-gb", price.of(1_000_000_000, 0));
+    out.put("per-1000-requests", price.of(0, 1000));
+    out.put("currency", price.currency.clone());
     out.0
 }
 

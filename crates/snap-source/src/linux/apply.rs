@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OM
 use rustix::fs::{chmodat, chownat, fchmod, futimens, utimensat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use snap_format::{Node, NodeKind, Time};
+use snap_format::{Node, NodeKind, Time, Xattr};
 
 use super::xattr::Carrier;
 use super::{has_proc, open_at, open_path_only, proc_path, replaced, stat_fd};
@@ -223,7 +223,7 @@ impl Run<'_> {
         self.let_owner_write(before, uid);
         for name in &present {
             let is_wanted = wanted.binary_search_by(|xattr| xattr.name.cmp(name)).is_ok();
-            if !is_wanted && self.is_superfluous(name) {
+            if !is_wanted && is_superfluous(self.options, name) {
                 self.mode_may_differ = true;
                 if let Err(error) = carrier.remove(name) {
                     self.note(describe(name), error);
@@ -256,14 +256,34 @@ impl Run<'_> {
             let _ = self.subject.chmod((before.mode & 0o777) | 0o600);
         }
     }
+}
 
-    /// An ACL that the entry inherited or had before would grant what the source did not, and a capability
-    /// even more; of the others, those that belong to users and administrators go when asked.
-    fn is_superfluous(&self, name: &[u8]) -> bool {
-        name.starts_with(b"system.posix_acl_")
-            || name == b"security.capability"
-            || (self.options.remove_xattrs && (name.starts_with(b"user.") || name.starts_with(b"trusted.")))
-    }
+/// An ACL that the entry inherited or had before would grant what the source did not, and a capability
+/// even more; of the others, those that belong to users and administrators go when asked.
+fn is_superfluous(options: &ApplyOptions, name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
+        || name == b"security.capability"
+        || (options.remove_xattrs && (name.starts_with(b"user.") || name.starts_with(b"trusted.")))
+}
+
+/// What [`ApplyOptions::would_change`] promises.
+pub(crate) fn would_change(options: &ApplyOptions, stat: &Stat, node: &Node) -> bool {
+    let is_root = geteuid().is_root();
+    let bits = if is_root { 0o7777 } else { 0o7777 & !(SET_UID | SET_GID) };
+    let mode_differs = stat.kind != FileType::Symlink && (stat.mode ^ node.mode) & bits != 0;
+    mode_differs || options.owner && is_root && (stat.uid, stat.gid) != options.owner_of(node)
+}
+
+/// What [`ApplyOptions::would_change_xattrs`] promises.
+pub(crate) fn would_change_xattrs(options: &ApplyOptions, found: &[Xattr], wanted: &[Xattr]) -> bool {
+    let is_root = geteuid().is_root();
+    let can = |name: &[u8]| is_root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+    let lacks = |xattr: &&Xattr| can(&xattr.name) && found.binary_search(xattr).is_err();
+    let goes = |xattr: &&Xattr| {
+        let is_wanted = wanted.binary_search_by(|other| other.name.cmp(&xattr.name)).is_ok();
+        !is_wanted && can(&xattr.name) && is_superfluous(options, &xattr.name)
+    };
+    wanted.iter().any(|xattr| lacks(&xattr)) || found.iter().any(|xattr| goes(&xattr))
 }
 
 fn describe(name: &[u8]) -> String {

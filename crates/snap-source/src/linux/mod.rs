@@ -105,6 +105,10 @@ pub(crate) fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 #[allow(clippy::unnecessary_cast)] // the fields' types differ between architectures
 fn convert(stat: &rustix::fs::Stat) -> Stat {
     use rustix::fs::FileType as Raw;

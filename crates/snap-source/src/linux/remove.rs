@@ -1,12 +1,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx, unlinkat};
 use rustix::io::Errno;
+use snap_format::Time;
 
 use super::apply::grant_owner;
 use super::dir::DirHandle;
 use super::{open_dir, replaced, stat_at, stat_fd};
+use crate::selection::{Doomed, Protected};
 use crate::stat::Stat;
 
 /// A directory on the way down to the one that is being emptied.
@@ -58,6 +61,49 @@ fn enter(parent: BorrowedFd<'_>, name: &[u8], device: u64) -> io::Result<OwnedFd
         return Err(Errno::XDEV.into());
     }
     Ok(fd)
+}
+
+/// What [`remove`] would take; what stops it, or is protected, is an error here as well.
+pub(crate) fn survey(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    since: Time,
+    protected: &Protected,
+) -> io::Result<Doomed> {
+    let mut doomed = Doomed::default();
+    let first = stat_at(dir, name)?;
+    refuse_protected(&first, protected)?;
+    doomed.add(b"", &first, since);
+    if !first.is_dir() {
+        return Ok(doomed);
+    }
+    let device = stat_fd(dir)?.device;
+    let mut waiting = vec![(Rc::new(dir.try_clone_to_owned()?), name.to_vec(), Vec::new())];
+    while let Some((above, name, path)) = waiting.pop() {
+        let fd = open_dir(above.as_fd(), &name)?;
+        drop(above);
+        if stat_fd(&fd)?.device != device || is_mount_point(fd.as_fd()) {
+            return Err(Errno::XDEV.into());
+        }
+        let at = Rc::new(fd.try_clone()?);
+        for entry in DirHandle::new(fd).entries()? {
+            let entry = entry.map_err(|(_, error)| error)?;
+            refuse_protected(&entry.stat, protected)?;
+            let path = [&path[..], b"/", &entry.name].concat();
+            doomed.add(&path, &entry.stat, since);
+            if entry.stat.is_dir() {
+                waiting.push((Rc::clone(&at), entry.name, path));
+            }
+        }
+    }
+    Ok(doomed)
+}
+
+fn refuse_protected(stat: &Stat, protected: &Protected) -> io::Result<()> {
+    match protected.contains(&(stat.device, stat.inode)) {
+        true => Err(io::Error::new(io::ErrorKind::ResourceBusy, "something of snap's own is in it")),
+        false => Ok(()),
+    }
 }
 
 fn is_mount_point(fd: BorrowedFd<'_>) -> bool {

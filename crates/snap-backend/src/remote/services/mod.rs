@@ -13,6 +13,7 @@ use std::time::Duration;
 use opendal::{HttpTransporter, OperationContext, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
+use super::bucket::Bucket;
 use super::credentials::{Credentials, Secrets};
 use super::error::{classify, describe};
 use super::object_store::ObjectStore;
@@ -25,6 +26,23 @@ pub const SCHEMES: &[&str] = &["azblob", "b2", "file", "gcs", "s3", "sftp", "web
 
 /// Opens the store that `uri` names; nothing is asked of it yet.
 pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    match uri.scheme.as_str() {
+        "sftp" => sftp::open(uri, &Credentials::new(options)),
+        _ => Ok(Arc::new(object_store(uri, options)?)),
+    }
+}
+
+/// Opens the bucket that `uri` names for objects of other names than a repository's.
+pub(crate) fn open_bucket(uri: &Uri, options: &OpenOptions<'_>) -> Result<Bucket, BackendError> {
+    match uri.scheme.as_str() {
+        "sftp" => Err(BackendError::new(ErrorKind::Unsupported, Operation::Open)
+            .with_location(uri.redacted())
+            .with_source("only object stores and WebDAV take files that are no repository's")),
+        _ => Ok(Bucket::new(object_store(uri, options)?, options)),
+    }
+}
+
+fn object_store(uri: &Uri, options: &OpenOptions<'_>) -> Result<ObjectStore, BackendError> {
     let mut credentials = Credentials::new(options);
     let (operator, staged) = match uri.scheme.as_str() {
         "s3" => (s3::operator(uri, &mut credentials), false),
@@ -32,7 +50,6 @@ pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backe
         "azblob" => (azblob::operator(uri, &mut credentials), false),
         "b2" => (b2::operator(uri, &mut credentials), false),
         "webdav" => (webdav::operator(uri, &mut credentials), true),
-        "sftp" => return sftp::open(uri, &credentials),
         _ => {
             let known = SCHEMES.join("://, ");
             return Err(config_error(format!("unknown scheme `{}://`; known are {known}://", uri.scheme)));
@@ -49,7 +66,7 @@ pub(crate) fn open(uri: &Uri, options: &OpenOptions<'_>) -> Result<Arc<dyn Backe
     })?;
     let timeout = options.request_timeout;
     let operator = operator.with_context(context);
-    Ok(Arc::new(ObjectStore { operator, handle, location, secrets, timeout, staged }))
+    Ok(ObjectStore { operator, handle, location, secrets, timeout, staged })
 }
 
 /// The versions and locks of the store that `uri` names, where it has such things.
