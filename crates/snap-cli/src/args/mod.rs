@@ -7,6 +7,7 @@ mod backup;
 mod config;
 mod key;
 mod look;
+mod mount;
 mod restore;
 mod retention;
 pub mod values;
@@ -20,6 +21,7 @@ pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
+pub use mount::MountArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -142,6 +144,8 @@ Examples:
     Stats,
     /// Bring a snapshot, or a part of it, back.
     Restore(Box<RestoreArgs>),
+    /// Show snapshots as a file system, to look around and copy from.
+    Mount(MountArgs),
     /// Verify the repository.
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
@@ -202,6 +206,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
+            Self::Mount(_) => "mount",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",
@@ -216,7 +221,7 @@ impl Command {
 
     /// Whether the command reads stored data, so that a key which may is preferred.
     pub const fn reads_content(&self) -> bool {
-        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Check(_))
+        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Mount(_) | Self::Check(_))
     }
 
     /// Whether the command prints something other than events on standard output, so that `--json` has no room there.

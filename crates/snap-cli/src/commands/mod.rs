@@ -11,6 +11,7 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod mount;
 mod pin;
 mod policy;
 mod restore;
@@ -62,6 +63,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
             | Command::Ls(_)
             | Command::Cat(_)
             | Command::Restore(_)
+            | Command::Mount(_)
             | Command::Backup(_)
             | Command::Forget(_)
             | Command::Pin(_)
@@ -77,6 +79,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
+        Command::Mount(args) => mount::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
