@@ -108,7 +108,7 @@ def again(program, options, tools, scale, extra=()):
 
 
 def measure_all(options, tools, missing, sizes, **more):
-    """Builds the corpus, takes all rounds, returns the raw results."""
+    """Builds the corpus and takes the rounds; after each it gives the raw results so far."""
     options.work.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(options.work / "corpus", options.scale)
     about = machine.describe(options.work)
@@ -121,20 +121,20 @@ def measure_all(options, tools, missing, sizes, **more):
     rounds = Rounds(tools, corpus, options.work, steps, chosen, not options.no_sync, sizes, say)
     for number in range(options.runs):
         rounds.take(number)
-    return {
-        "date": machine.today(),
-        "scale": options.scale,
-        "rounds": options.runs,
-        "sync": not options.no_sync,
-        "machine": about,
-        "corpus": corpus.facts,
-        "tools": {tool.name: {"version": tool.version, "note": tool.note} for tool in tools},
-        "missing": missing,
-        "results": rounds.results,
-        "floors": rounds.floors,
-        "differences": rounds.differences,
-        **more,
-    }
+        yield {
+            "date": machine.today(),
+            "scale": options.scale,
+            "rounds": number + 1,
+            "sync": not options.no_sync,
+            "machine": about,
+            "corpus": corpus.facts,
+            "tools": {tool.name: {"version": tool.version, "note": tool.note} for tool in tools},
+            "missing": missing,
+            "results": rounds.results,
+            "floors": rounds.floors,
+            "differences": rounds.differences,
+            **more,
+        }
 
 
 def publish(options):

@@ -118,9 +118,8 @@ def step_table(results, step):
                 rows.append([tool, reason, *["-"] * (len(head) - 2)])
             continue
         middle = statistics.median(seconds)
-        cpu = statistics.median(
-            map(sum, zip(results.values(step.key, tool, "user"), results.values(step.key, tool, "system")))
-        )
+        cpu = list(map(sum, zip(results.values(step.key, tool, "user"), results.values(step.key, tool, "system"))))
+        cpu = statistics.median(cpu) if cpu else None
         row = [tool, number(middle), f"{number(min(seconds))} - {number(max(seconds))}"]
         row += [number(middle / best, 2) if best else "-", number(cpu)]
         row.append(megabytes(results.median(step.key, tool, "peak_bytes")))

@@ -3,6 +3,7 @@
 
 mod conditions;
 mod config;
+mod copies;
 mod golden;
 mod heal;
 mod immutable;
@@ -10,6 +11,8 @@ mod keys;
 mod kill;
 mod lab;
 mod least;
+mod look;
 mod policy;
+mod prune;
 mod retention;
 mod roles;

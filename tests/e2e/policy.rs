@@ -101,7 +101,7 @@ fn a_copy_that_lags_and_one_that_is_away() {
     let lab = lab(Path::new("second"), "[[repository.copies]]\nname = \"away\"\npath = \"/nowhere/snap\"\n");
     duplicate(&lab.path("repo"), &lab.path("second"));
     write(&lab, "source/a", "changed");
-    run(&lab, &["backup", "--dataset", "docs"]).summary(0);
+    run(&lab, &["backup", "--dataset", "docs", "--copy", "disk"]).summary(0);
     let ran = run(&lab, &["policy"]);
     assert_eq!(ran.summary(0)["unreachable"], 1);
     let policy = of(&ran, "policy")[0];

@@ -106,7 +106,6 @@ fn what_makes_no_sense_is_refused_and_nothing_is_done() {
         (2, &["forget", "abc"]),
         (1, &["forget", "ffffffff"]),
         (1, &["forget", "--keep-tag", "none"]),
-        (1, &["forget", "--keep-last", "1", "--prune"]),
         (2, &["pin", &ids[0]]),
         (2, &["pin", &ids[0], "--reason", " "]),
         (2, &["pin", &ids[0], "--reason", "x", "--until", "2001-01-01"]),

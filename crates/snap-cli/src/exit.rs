@@ -41,7 +41,7 @@ impl Exit {
 }
 
 /// Why a command failed, as it is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
@@ -213,6 +213,10 @@ fn judge_engine(error: &EngineError) -> Verdict {
     }
 }
 
+/// For copies whose keys were changed on each without the other.
+const PARTED: &str = "compare `snap key list --copy NAME` of each; work with --copy NAME on the one that is right until the \
+other is made anew: move it away, then `snap init --copy-of`";
+
 /// For what was interrupted.
 pub const AGAIN: &str = "run the same command again: it continues with what is stored already";
 
@@ -226,6 +230,13 @@ fn judge_repo(error: &RepoError) -> Verdict {
         RepoError::AlreadyExists(_) => {
             (Exit::Failed, Some("use it as it is (`snap backup`), or name another place with --repo"))
         }
+        RepoError::NoCopy { .. } => (
+            Exit::Failed,
+            Some(
+                "`snap init --copy-of REPO` makes a copy; correct the place in snap.toml if another is meant",
+            ),
+        ),
+        RepoError::CopiesForked { .. } => (Exit::Failed, Some(PARTED)),
         RepoError::WrongKey(_) => (
             Exit::Key,
             Some("a key flag wins over every key variable; with the recovery key: --recovery-key-file FILE"),
@@ -241,6 +252,10 @@ fn judge_repo(error: &RepoError) -> Verdict {
             Some("check --repo; if it is right, do not use this store until you know who changed it"),
         ),
         RepoError::Damaged(_) => (Exit::Damage, Some("`snap check` lists all damage and what it touches")),
+        RepoError::Unprunable(_) => (
+            Exit::Damage,
+            Some("`snap check` lists all damage and what it touches; mend or forget that, then prune"),
+        ),
         RepoError::Newer { .. } => (Exit::Failed, Some("upgrade snap on this machine")),
         RepoError::Crypto(error) => judge_crypto(*error),
         RepoError::Overtaken | RepoError::KeysChanged => (Exit::Failed, Some(AGAIN)),
@@ -337,6 +352,7 @@ mod tests {
             (role, 12),
             (RepoError::Counterfeit("x".into()), 12),
             (damaged, 4),
+            (RepoError::Unprunable(Box::new(Finding::new(FindingCode::Missing, "index/ab", "gone"))), 4),
             (RepoError::Overtaken, 1),
             (RepoError::KeysChanged, 1),
             (RepoError::Refused("x".into()), 1),

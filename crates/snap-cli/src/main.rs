@@ -11,6 +11,7 @@ mod app;
 mod args;
 mod commands;
 mod config;
+mod copies;
 mod exit;
 mod keys;
 mod locks;

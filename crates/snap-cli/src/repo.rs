@@ -42,6 +42,13 @@ impl Place {
         }
     }
 
+    /// The copy that is configured under this name, else the repository at that place.
+    pub fn named(app: &App, name: &str) -> Result<Self, Failure> {
+        let configured = app.config()?.and_then(|config| config.copies.iter().find(|copy| copy.name == name));
+        let copy = configured.cloned().unwrap_or_else(|| ResolvedCopy::plain(name));
+        Ok(Self { copy, default_key: None })
+    }
+
     fn default_one(app: &App) -> Result<Self, Failure> {
         let not_utf8 = || Failure::usage("the name of the repository is not UTF-8").hint("use another path");
         let data = app.env.data_dir().ok_or_else(|| {
@@ -109,7 +116,7 @@ impl Place {
     }
 
     /// Where the key comes from; the default repository brings its own.
-    fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
+    pub(crate) fn key(&self, app: &App) -> Result<Option<KeySource>, Failure> {
         let chosen = self.chosen_key(app, app.reads_content)?;
         Ok(chosen.or_else(|| {
             let file = self.default_key.as_ref().filter(|file| file.exists())?;
@@ -130,7 +137,7 @@ impl Place {
         }
     }
 
-    fn explain(&self, mut failure: Failure) -> Failure {
+    pub(crate) fn explain(&self, mut failure: Failure) -> Failure {
         let Some(key) = &self.default_key else { return failure };
         match failure.exit {
             Exit::NoRepository => {
@@ -181,6 +188,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Tells of damage that was met while opening.
+    pub fn tell_findings(&self, app: &App) {
+        let findings = self.repository.findings().iter().chain(&self.rolled_back);
+        findings.for_each(|finding| app.out.finding(finding));
+    }
+
     /// Refuses to write under keys that do not follow from those seen last.
     pub fn require_current_keys(&self) -> Result<(), Failure> {
         match &self.rolled_back {
@@ -270,7 +283,7 @@ pub fn open_with_secret(app: &App, secret: &Secret) -> Result<Opened, Failure> {
 }
 
 /// Gets the key. That there is no repository is told before anything that is wrong with the key.
-fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> Result<Secret, Failure> {
+pub(crate) fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> Result<Secret, Failure> {
     let missing = |failure: Failure| match exists(backend) {
         Ok(false) => RepoError::NoRepository(backend.location()).into(),
         Ok(true) => failure,
@@ -291,6 +304,22 @@ fn open_with(
     secret: &Secret,
     purpose: Purpose,
 ) -> Result<Opened, Failure> {
+    let opened = open_quietly(app, place, backend, secret, purpose)?;
+    // `check`, which wants nothing from the cache, reports these itself.
+    if purpose != Purpose::Checking {
+        opened.tell_findings(app);
+    }
+    Ok(opened)
+}
+
+/// The same; what was found on the way is not told.
+pub(crate) fn open_quietly(
+    app: &App,
+    place: &Place,
+    backend: Arc<dyn Backend>,
+    secret: &Secret,
+    purpose: Purpose,
+) -> Result<Opened, Failure> {
     let cache_base = cache_base(app);
     let is_checking = purpose == Purpose::Checking;
     let areas = purpose.areas(cache_base.as_deref(), &backend.location());
@@ -301,10 +330,8 @@ fn open_with(
     let repository = Repository::open_with(store, secret, &areas)?;
     let cache = cache_base.as_ref().map(|base| Cache::new(base, repository.id()));
     let rolled_back = cache.as_ref().and_then(|cache| repository.accept_head(cache));
-    // `check`, which wants nothing from the cache, reports these itself.
     if !is_checking {
         cache.iter().for_each(|cache| repository.remember_in(cache));
-        repository.findings().iter().chain(&rolled_back).for_each(|finding| app.out.finding(finding));
     }
     let (copy, is_default) = (place.copy.clone(), place.default_key.is_some());
     Ok(Opened { repository, cache, cache_base, copy, is_default, rolled_back })
@@ -340,6 +367,40 @@ pub struct Created {
     pub key_file: Option<PathBuf>,
     /// The key that opens it.
     secret: Secret,
+}
+
+/// What making a copy gives.
+pub struct Copied {
+    /// The id that both share.
+    pub id: RepoId,
+    /// Where the copy is.
+    pub location: String,
+    /// Where the other is.
+    pub source: String,
+}
+
+/// Makes a copy, without data yet, of the repository that `source` names by its place or by the name of a copy.
+pub fn create_copy(app: &App, source: &str) -> Result<Copied, Failure> {
+    let mut places = Place::all(app)?;
+    if places.len() > 1 {
+        return Err(Failure::usage("several copies are configured: which one is to be made?")
+            .hint("name it with --copy NAME, or its place with --repo"));
+    }
+    let place = places.swap_remove(0);
+    if place.default_key.is_some() {
+        return Err(Failure::usage("the place of the copy is missing")
+            .hint("name it with --repo, or with --copy NAME as snap.toml calls it"));
+    }
+    let original = Place::named(app, source)?;
+    let opened = open_at(app, &original, Purpose::Keys)?;
+    opened.require_current_keys()?;
+    let backend = place.connect(app, true)?;
+    opened.repository.create_copy(backend.as_ref(), system::now())?;
+    Ok(Copied {
+        id: opened.repository.id(),
+        location: backend.location(),
+        source: opened.repository.backend().location(),
+    })
 }
 
 /// Makes the repository that the global options name.

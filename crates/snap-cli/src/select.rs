@@ -182,6 +182,17 @@ pub fn choose_each<'a>(list: &[&'a Snapshot], names: &[String]) -> Result<Vec<&'
     Ok(chosen)
 }
 
+/// The snapshot that `name` means among those that passed the filters; if several datasets or hosts remain, it says which
+/// one it takes.
+pub fn among(app: &App, list: &[&Snapshot], name: &str) -> Result<ObjectId, Failure> {
+    let found = Selector::parse(name)?.select(list)?;
+    let chosen = Chosen { snapshot: found.snapshot.clone(), groups: found.groups };
+    if !chosen.groups.is_empty() {
+        tell(app, &chosen);
+    }
+    Ok(chosen.snapshot.id)
+}
+
 /// The same for a command that reads: if several datasets or hosts remain, it says which snapshot it takes.
 pub fn choose_and_tell(
     app: &App,

@@ -408,7 +408,7 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     out
 }
 
-fn push_name(path: &mut Vec<u8>, name: &[u8]) {
+pub(crate) fn push_name(path: &mut Vec<u8>, name: &[u8]) {
     if !path.ends_with(b"/") {
         path.push(b'/');
     }

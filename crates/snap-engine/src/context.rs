@@ -71,9 +71,11 @@ pub enum Phase {
     Restoring,
     Checking,
     ReadingData,
+    Moving,
+    Deleting,
 }
 
-const PHASES: [Phase; 8] = [
+const PHASES: [Phase; 10] = [
     Phase::Opening,
     Phase::Scanning,
     Phase::Storing,
@@ -82,6 +84,8 @@ const PHASES: [Phase; 8] = [
     Phase::Restoring,
     Phase::Checking,
     Phase::ReadingData,
+    Phase::Moving,
+    Phase::Deleting,
 ];
 
 /// Counters that a front draws while a verb runs. Totals are 0 while unknown.

@@ -92,6 +92,12 @@ impl ForgetPlan {
         counts
     }
 
+    /// The snapshots that go.
+    pub fn dropped(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        let verdicts = self.groups.iter().flat_map(|group| &group.verdicts);
+        verdicts.filter(|verdict| !verdict.keep).map(|verdict| self.snapshot(verdict).id)
+    }
+
     /// Writes the record, then deletes. Owners only. Interrupted in between, the next plan finishes it.
     pub fn execute(self, repository: &Repository) -> Result<()> {
         let go = self.groups.iter().flat_map(|group| &group.verdicts).filter(|verdict| !verdict.keep);

@@ -2,9 +2,11 @@
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
+//! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
+//! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
 //! - [`Context`] is what every verb is given: threads, memory, an [`Observer`] for everything that is not fatal, a
 //!   [`Progress`] to draw, and a way to be stopped.
@@ -15,20 +17,26 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 mod context;
+mod copy;
 mod error;
 mod forget;
 pub mod locks;
+pub mod look;
+mod prune;
 pub mod read_ahead;
 pub mod restore;
 pub mod retention;
 mod select;
 mod stats;
+mod work;
 
-pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, backup};
+pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
+pub use copy::{CopyOptions, CopyReport, copy_snapshots};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
+pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};
 pub use stats::{RepositoryStats, stats};

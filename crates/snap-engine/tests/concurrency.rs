@@ -216,7 +216,7 @@ fn a_slot_that_may_only_back_up() {
             assert_eq!(repository.keyring().role(), Role::Backup);
             let options = BackupOptions { host: "second".into(), ..options_of(&lab, &lab.source("")) };
             let report = snap_engine::backup::backup_in_packs(
-                &repository,
+                &[repository],
                 cache.as_ref(),
                 options,
                 lab.context(),

@@ -65,7 +65,8 @@ fn many_packs_are_listed_once_a_day() {
     assert_eq!(listings(&fixture, other, 7), 1, "another machine");
     // After a run that did not end, the packs that it may have left are looked for.
     let repository = fixture.open(OWNER);
-    let pending = format!("pending-{}", repository.keyring().slot());
+    let copy: String = repository.config().copy.iter().map(|byte| format!("{byte:02x}")).collect();
+    let pending = format!("pending-{}-{copy}", repository.keyring().slot());
     let own = Cache::new(cache, repository.id());
     own.write(&pending, b"").unwrap();
     assert_eq!(listings(&fixture, cache, 8), 256);

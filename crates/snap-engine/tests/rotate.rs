@@ -67,7 +67,7 @@ impl Scene {
         let cache = self.lab.dir.path().join(format!("cache of {host}"));
         let (repository, cache) = self.lab.open_over(store, secret, Some(&cache))?;
         let options = BackupOptions { host: "host".into(), ..self.lab.options() };
-        snap_engine::backup::backup_in_packs(&repository, cache.as_ref(), options, self.lab.context(), PACK)
+        snap_engine::backup::backup_in_packs(&[repository], cache.as_ref(), options, self.lab.context(), PACK)
     }
 
     #[track_caller]
@@ -99,7 +99,7 @@ fn every_slot_opens_old_and_new_with_the_secret_that_it_had() {
     let before = [scene.back_up(&scene.backup, "one"), scene.back_up(&scene.lab.secret, "three")];
     // No secret but the owner's is at hand here.
     let change = scene.rotate();
-    assert_eq!(change, KeyChange { epoch: 4, slots: 5, rivals: Vec::new(), counts: true });
+    assert_eq!(change, KeyChange { name: change.name, epoch: 4, slots: 5, rivals: Vec::new(), counts: true });
     let after = [scene.back_up(&scene.backup, "after"), scene.back_up(&scene.lab.secret, "owner's")];
     for secret in scene.readers() {
         before.iter().chain(&after).for_each(|made| scene.restores(secret, made));

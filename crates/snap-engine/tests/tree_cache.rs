@@ -90,7 +90,8 @@ fn a_run_that_makes_no_snapshot_keeps_the_trees_it_fetched() {
 
 /// Files of the cached index, the manifest among them.
 fn tables(lab: &Lab) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(lab.cache().root().join("tables")).unwrap();
+    let files =
+        std::fs::read_dir(lab.cache().root().join("tables").join(lab.repository().copy_id())).unwrap();
     files.map(|file| file.unwrap().path()).filter(|path| path.file_name().unwrap() != "lock").collect()
 }
 

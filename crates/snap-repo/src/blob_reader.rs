@@ -194,8 +194,80 @@ impl BlobReader {
         })
     }
 
-    /// Opens the sealed unit that the caller fetched from `place`: `out` gets, behind what is in it, the plaintext of the blob
-    /// `id`, or of the group that it is a member of, authenticated, but not hashed yet: [`BlobReader::member`] does that.
+    /// Opens every blob of a pack of which `bytes` are all that is there, each unit once.
+    pub fn open_all(
+        &self,
+        domain: &DomainKeys,
+        pack: &IndexedPack,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        plain: &mut Vec<u8>,
+        each: &mut EachBlob<'_>,
+    ) -> Result<()> {
+        let mut opened_at = None;
+        for (blob, place) in pack_places(pack) {
+            let start = place.offset as usize;
+            let mut outcome = Ok(());
+            if opened_at != Some(start) {
+                opened_at = None;
+                plain.clear();
+                outcome = match bytes.get(start..start + place.stored_len as usize) {
+                    Some(sealed) => self.open_unit(pack.kind, &blob.id, &place, sealed, scratch, plain),
+                    None => Err(damaged(FindingCode::Corrupt, &blob.id, &place, "the pack ends before it")),
+                };
+                if outcome.is_ok() {
+                    opened_at = Some(start);
+                }
+            }
+            each(&blob.id, outcome.and_then(|()| self.member(domain, &blob.id, &place, plain)))?;
+        }
+        Ok(())
+    }
+
+    /// [`Repository::open_unit`].
+    pub fn open_unit(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        sealed: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.repository.open_unit(kind, id, place, sealed, scratch, out)
+    }
+
+    /// [`Repository::member`].
+    pub fn member<'a>(
+        &self,
+        domain: &DomainKeys,
+        id: &BlobId,
+        place: &Located,
+        unit: &'a [u8],
+    ) -> Result<&'a [u8]> {
+        self.repository.member(domain, id, place, unit)
+    }
+
+    /// [`Repository::open_sealed`].
+    #[allow(clippy::too_many_arguments)] // what it is, where it is, and two buffers
+    pub fn open_sealed(
+        &self,
+        domain: &DomainKeys,
+        kind: BlobKind,
+        id: &BlobId,
+        place: &Located,
+        sealed: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.repository.open_sealed(domain, kind, id, place, sealed, scratch, out)
+    }
+}
+
+/// Opening what was fetched, wherever it is known to lie.
+impl Repository {
+    /// Opens the sealed unit (readers only) that the caller fetched from `place`: `out` gets, behind what is in it, the plaintext of the blob
+    /// `id`, or of the group that it is a member of, authenticated, but not hashed yet: [`Repository::member`] does that.
     /// Damage is named by pack and blob; `out` is as it was then.
     pub fn open_unit(
         &self,
@@ -210,11 +282,11 @@ impl BlobReader {
         if place.kind != kind {
             return damaged("a tree where data is expected, or the other way round");
         }
-        let Some(key) = self.repository.run_key(&place.run_key) else {
+        let Some(key) = self.run_key(&place.run_key) else {
             return damaged("its run key does not open");
         };
         let alone = place.group.is_none().then_some(id);
-        let ad = unit_ad(self.repository.id(), kind, alone, place.codec, place.unit_len());
+        let ad = unit_ad(self.id(), kind, alone, place.codec, place.unit_len());
         let mut opened = std::mem::take(&mut scratch.opened);
         let outcome = match key.open_into(&ad, sealed, &mut opened) {
             Ok(()) => scratch
@@ -245,36 +317,6 @@ impl BlobReader {
                 Err(damaged(FindingCode::Forged, id, place, why))
             }
         }
-    }
-
-    /// Opens every blob of a pack of which `bytes` are all that is there, each unit once.
-    pub fn open_all(
-        &self,
-        domain: &DomainKeys,
-        pack: &IndexedPack,
-        bytes: &[u8],
-        scratch: &mut Scratch,
-        plain: &mut Vec<u8>,
-        each: &mut EachBlob<'_>,
-    ) -> Result<()> {
-        let mut opened_at = None;
-        for (blob, place) in pack_places(pack) {
-            let start = place.offset as usize;
-            let mut outcome = Ok(());
-            if opened_at != Some(start) {
-                opened_at = None;
-                plain.clear();
-                outcome = match bytes.get(start..start + place.stored_len as usize) {
-                    Some(sealed) => self.open_unit(pack.kind, &blob.id, &place, sealed, scratch, plain),
-                    None => Err(damaged(FindingCode::Corrupt, &blob.id, &place, "the pack ends before it")),
-                };
-                if outcome.is_ok() {
-                    opened_at = Some(start);
-                }
-            }
-            each(&blob.id, outcome.and_then(|()| self.member(domain, &blob.id, &place, plain)))?;
-        }
-        Ok(())
     }
 
     /// Opens a sealed blob that the caller fetched from `place`, behind what is in `out`; on failure `out` is as it was. Damage

@@ -109,7 +109,7 @@ struct Caching {
 /// Objects that are small and read by every run.
 fn is_cached(name: &ObjectName) -> bool {
     // Not snapshots: they stand in a table (`snapshot_cache`).
-    name.as_str().starts_with("epochs/") || is_index(name)
+    ["epochs/", "marks/"].iter().any(|prefix| name.as_str().starts_with(prefix)) || is_index(name)
 }
 
 /// Kept from when this machine stores it until the next run has absorbed it; others are absorbed when they are read.

@@ -6,12 +6,26 @@ use std::io::Cursor;
 use snap_crypto::{NONCE, OVERHEAD};
 use snap_format::{Codec, FormatError};
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 /// A blob shorter than this is compressed without looking at samples first.
 const SAMPLED_FROM: usize = 32 << 10;
 const SAMPLE: usize = 4 << 10;
 /// Share that compression must save to be worth a reader's time: one part in 32.
 const MIN_GAIN: usize = 32;
+
+/// Level 3 with smaller tables, and with one shortest match for all lengths: a tenth faster, some thousandths larger
+/// (docs/performance.md). Other levels are as zstd has them.
+const TUNED_LEVEL: i32 = 3;
+const TUNED: [CParameter; 3] = [CParameter::HashLog(16), CParameter::ChainLog(14), CParameter::MinMatch(5)];
+
+fn compressor(level: i32) -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(level)?;
+    if level == TUNED_LEVEL {
+        TUNED.into_iter().try_for_each(|parameter| compressor.set_parameter(parameter))?;
+    }
+    Ok(compressor)
+}
 
 /// What one thread needs to compress, decompress and seal; its buffers are reused from blob to blob.
 pub struct Scratch {
@@ -35,7 +49,7 @@ impl Scratch {
     /// For a zstd level from 1 to 19.
     pub fn new(level: i32) -> std::io::Result<Self> {
         Ok(Self {
-            compressor: Compressor::new(level)?,
+            compressor: compressor(level)?,
             sampler: Compressor::new(1)?,
             decompressor: Decompressor::new()?,
             sample: Vec::new(),

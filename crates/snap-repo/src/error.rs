@@ -106,6 +106,23 @@ pub enum RepoError {
     /// There is one already.
     #[error("there is a repository at {0} already")]
     AlreadyExists(String),
+    /// It is another repository.
+    #[error("the repository at {location} is no copy of this one: its id is another")]
+    NoCopy {
+        /// Where it is.
+        location: String,
+    },
+    /// Each of two copies has keys that do not follow from the other's.
+    #[error(
+        "the keys of the copies at {here} and {there} have parted: on each of them they were changed without the other's \
+         changes"
+    )]
+    CopiesForked {
+        /// One of them.
+        here: String,
+        /// The other.
+        there: String,
+    },
     /// No slot opens with this secret.
     #[error("no key slot of this repository opens with the given {0}")]
     WrongKey(&'static str),
@@ -157,6 +174,9 @@ pub enum RepoError {
         "another machine pruned the repository during this run and removed data that it relied on; run it again"
     )]
     Overtaken,
+    /// A prune that would not know what snapshots need.
+    #[error("nothing was deleted, since it is uncertain what the snapshots need: {0}")]
+    Unprunable(Box<Finding>),
 }
 
 impl From<Finding> for RepoError {

@@ -15,12 +15,15 @@ mod boxes;
 mod cache;
 mod cache_table;
 mod compress;
+mod copies;
 mod epochs;
 mod error;
 mod forget;
 mod index;
 mod keyring;
 mod listing;
+
+mod marks;
 mod merge;
 mod names;
 mod open;
@@ -28,6 +31,7 @@ mod overlays;
 mod pack;
 mod pack_look;
 mod parallel;
+pub mod prune;
 mod slots;
 mod snapshot_area;
 mod snapshot_cache;
@@ -40,11 +44,13 @@ mod writer;
 pub use blob_reader::{BlobReader, EachBlob};
 pub use cache::Cache;
 pub use compress::Scratch;
+pub use copies::Epochs;
 pub use error::{Finding, FindingCode, RepoError};
 #[doc(hidden)]
 pub use index::scale as index_scale;
 pub use index::{InGroup, Index, Located, MAX_BOX_BYTES, PackInfo, ParsedIndex, pack_digest, pack_places};
 pub use keyring::{DomainKeys, Keyring, Secret};
+
 pub use merge::{MergePlan, MergeReport, MergeRequest};
 pub use names::{Area, object_name, parse_object_name};
 pub use open::Repository;
@@ -55,7 +61,9 @@ pub use slots::{KeyChange, NewSlot, SlotInfo};
 pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet};
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
-pub use writer::{IndexFlushed, NewSnapshot, Writer, WriterOptions, WriterStats};
+pub use writer::{
+    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+};
 
 /// One word for the result of everything here.
 pub type Result<T, E = RepoError> = std::result::Result<T, E>;

@@ -72,10 +72,10 @@ impl Repository {
     /// listing, once.
     pub fn prefetch(&self, areas: &[Area]) -> Result<()> {
         let wanted: Vec<Area> = {
-            let held = lock(&self.inner.listings);
+            let held = lock(&self.listings);
             areas.iter().filter(|area| !held.contains_key(area)).copied().collect()
         };
-        list_all(self.backend().as_ref(), &wanted, &self.inner.listings)
+        list_all(self.backend().as_ref(), &wanted, &self.listings)
     }
 
     /// The listing that was taken ahead, else a fresh one.
@@ -87,11 +87,11 @@ impl Repository {
     }
 
     pub(crate) fn prefetched(&self, area: Area) -> Option<Vec<Listed>> {
-        lock(&self.inner.listings).remove(&area)
+        lock(&self.listings).remove(&area)
     }
 
     /// What is listed from now on is fresh.
     pub(crate) fn drop_listings(&self) {
-        lock(&self.inner.listings).clear();
+        lock(&self.listings).clear();
     }
 }

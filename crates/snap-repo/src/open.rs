@@ -9,6 +9,7 @@ use snap_format::{
     SlotId, Time, limits,
 };
 
+use crate::copies::put_config;
 use crate::epochs::{
     Chain, EpochDraft, SlotDraft, SlotSecrets, StoredEpoch, open_bundle, open_epoch, verify_chain,
 };
@@ -29,6 +30,8 @@ const HEAD_FILE: &str = "head";
 pub struct Repository {
     pub(crate) inner: Arc<Inner>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// Of this store: another way to it has its own.
+    pub(crate) listings: Arc<Listings>,
 }
 
 pub(crate) struct Inner {
@@ -36,10 +39,12 @@ pub(crate) struct Inner {
     pub(crate) keyring: Keyring,
     pub(crate) head: StoredEpoch,
     pub(crate) root: [u8; 32],
+    /// The head and all before it.
     pub(crate) lineage: Vec<ObjectId>,
+    /// All valid epochs, the oldest first.
+    pub(crate) valid: Vec<ObjectId>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) run_keys: Mutex<HashMap<RunKeyEntry, SealKey>>,
-    pub(crate) listings: Listings,
     pub(crate) cache: OnceLock<Cache>,
 }
 
@@ -94,13 +99,7 @@ impl Repository {
             required: Vec::new(),
             optional: Vec::new(),
         };
-        let mut bytes = config.encode();
-        bytes.extend_from_slice(&hash(&bytes));
-        let bytes = Bytes::from(bytes);
-        if backend.put(&fixed_name(CONFIG), bytes.clone())? == PutOutcome::Existed {
-            return Err(RepoError::AlreadyExists(backend.location()));
-        }
-        backend.put(&fixed_name(CONFIG_BACKUP), bytes)?;
+        put_config(backend, &config)?;
         Ok((repository, recovery))
     }
 
@@ -130,9 +129,10 @@ impl Repository {
         findings.append(&mut chain.findings);
         let (keyring, root) = unlock(&config, &chain, secret, &backend.location())?;
         let (head, lineage) = (chain.head().clone(), chain.lineage());
+        let valid = chain.newest_first().iter().rev().map(|stored| stored.name).collect();
         let (run_keys, cache) = (Mutex::default(), OnceLock::new());
-        let inner = Inner { config, keyring, head, root, lineage, findings, run_keys, listings, cache };
-        Ok(Self { inner: Arc::new(inner), backend })
+        let inner = Inner { config, keyring, head, root, lineage, valid, findings, run_keys, cache };
+        Ok(Self { inner: Arc::new(inner), backend, listings: Arc::new(listings) })
     }
 
     /// The chain of epochs as the store shows it now.
@@ -191,6 +191,11 @@ impl Repository {
         self.inner.config.repository
     }
 
+    /// The id that it has among its copies, hex.
+    pub fn copy_id(&self) -> String {
+        SlotId(self.inner.config.copy).to_hex()
+    }
+
     /// What it was made as.
     pub fn config(&self) -> &Config {
         &self.inner.config
@@ -206,9 +211,15 @@ impl Repository {
         &self.backend
     }
 
+    /// The same repository, opened, over another way to its store.
+    #[must_use]
+    pub fn over(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { inner: Arc::clone(&self.inner), backend, listings: Arc::default() }
+    }
+
     /// The same repository, opened, over a store that takes every put and keeps none: for rehearsals.
     pub fn rehearsal(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), backend: Arc::new(Forgetful(Arc::clone(&self.backend))) }
+        Self { backend: Arc::new(Forgetful(Arc::clone(&self.backend))), ..self.clone() }
     }
 
     /// Damage of config and epochs that was met, and got around, while opening.
@@ -244,6 +255,12 @@ impl Repository {
 
 fn run_key_info(repository: RepoId) -> Vec<u8> {
     [b"snap v0 run key".as_slice(), &repository.0].concat()
+}
+
+/// The config of the repository at `backend`, of which no key is known.
+pub(crate) fn read_config(backend: &dyn Backend) -> Result<Config> {
+    let configs = [CONFIG, CONFIG_BACKUP].map(|name| (name, backend.get(&fixed_name(name))));
+    choose_config(configs, &backend.location()).map(|(config, _)| config)
 }
 
 /// Takes whichever of the two configs verifies (F6).
@@ -313,7 +330,7 @@ fn parse_config(name: &str, bytes: &[u8]) -> Result<Config, NotThisConfig> {
     }
 }
 
-fn read_epochs(
+pub(crate) fn read_epochs(
     backend: &dyn Backend,
     names: &[Listed],
     findings: &mut Vec<Finding>,

@@ -20,6 +20,8 @@ pub struct Overlays {
     pins: HashMap<ObjectId, Option<Pin>>,
     tags: HashMap<ObjectId, Vec<String>>,
     forgotten: HashSet<ObjectId>,
+    /// By owners who were removed since, too.
+    ever_forgotten: HashSet<ObjectId>,
     newest: Option<Time>,
 }
 
@@ -38,6 +40,11 @@ impl Overlays {
     /// owner forgot who was removed since is not to be deleted on his word.
     pub fn was_forgotten(&self, snapshot: &ObjectId) -> bool {
         self.forgotten.contains(snapshot)
+    }
+
+    /// All that were forgotten, whether they are still there or not, by whoever was an owner then.
+    pub fn ever_forgotten(&self) -> &HashSet<ObjectId> {
+        &self.ever_forgotten
     }
 
     /// Puts the tags that it has now in place of those that it was made with.
@@ -69,8 +76,12 @@ impl Overlays {
             self.newest = self.newest.max(Some(record.time));
         }
         match body {
-            RecordBody::Forget(ids) if by_an_owner_of_now => self.forgotten.extend(ids),
-            RecordBody::Forget(_) => {}
+            RecordBody::Forget(ids) => {
+                self.ever_forgotten.extend(&ids);
+                if by_an_owner_of_now {
+                    self.forgotten.extend(ids);
+                }
+            }
             RecordBody::Pin(ids, pin) => {
                 self.pins.extend(ids.into_iter().map(|id| (id, Some(pin.clone()))));
             }

@@ -65,7 +65,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// A blob that is as long is sealed alone.
+    /// A blob that is as long is sealed alone, unless something else is asked for.
     pub(crate) const MEMBER_MAX: usize = 128 << 10;
     /// Length of the plaintext at which a group is sealed: more would compress little better, and all of it is opened to
     /// read one member.

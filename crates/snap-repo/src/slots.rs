@@ -42,6 +42,8 @@ pub struct SlotInfo {
 /// What a change of the keys came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
+    /// The name of the epoch that was written.
+    pub name: ObjectId,
     /// Number of the epoch that was written.
     pub epoch: u64,
     /// Slots in it.
@@ -191,7 +193,7 @@ impl Repository {
         rivals.sort_unstable();
         // Another owner may have gone on from here already.
         let counts = chain.lineage().contains(&name);
-        Ok(KeyChange { epoch, slots: count, rivals, counts })
+        Ok(KeyChange { name, epoch, slots: count, rivals, counts })
     }
 }
 

@@ -2,7 +2,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use snap_backend::Timestamp;
-use snap_format::{Body, Envelope, EpochId, ObjectId, ObjectKind, Record, RecordBody, Role, SlotId, Time};
+use snap_format::{
+    Body, Envelope, EpochId, ObjectId, ObjectKind, Record, RecordBody, RepoId, Role, SlotId, Time,
+};
 
 use crate::boxes::open_box;
 use crate::index::check_box_size;
@@ -126,7 +128,7 @@ impl Repository {
             .run_key(&envelope.run_key)
             .ok_or_else(|| RepoError::corrupt(name.as_str(), "its run key does not open"))?;
         let plain = key
-            .open(&body_ad(self), &envelope.body)
+            .open(&body_ad(self.id()), &envelope.body)
             .map_err(|_| RepoError::corrupt(name.as_str(), "its body does not authenticate"))?;
         Body::decode(&plain).map_err(|error| RepoError::format(name.as_str(), error))
     }
@@ -222,6 +224,6 @@ impl Repository {
     }
 }
 
-pub(crate) fn body_ad(repository: &Repository) -> Vec<u8> {
-    [repository.id().0.as_slice(), b"snapshot body"].concat()
+pub(crate) fn body_ad(repository: RepoId) -> Vec<u8> {
+    [repository.0.as_slice(), b"snapshot body"].concat()
 }

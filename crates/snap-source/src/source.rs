@@ -98,6 +98,12 @@ impl SourceDir {
         self.handle.entries()
     }
 
+    /// Names and types of all entries, sorted bytewise by name, `.` and `..` left out: what the directory itself says, as a
+    /// rule without looking at the entries.
+    pub fn types(&self) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+        self.handle.types()
+    }
+
     /// What the entry is; a symlink is not followed.
     pub fn stat_child(&self, name: &[u8]) -> io::Result<Stat> {
         Ok(linux::stat_at(self.fd(), linux::component(name)?)?)

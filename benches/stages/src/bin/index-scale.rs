@@ -63,7 +63,8 @@ fn run(blobs: u64, packs: u64, dir: &Path) {
     let before = Instant::now();
     scale.write(&repository, &cache).expect("room on the disk");
     println!("write the table          {:>10.2} s", before.elapsed().as_secs_f64());
-    let table = std::fs::read_dir(cache.root().join("tables")).expect("it was just made");
+    let table =
+        std::fs::read_dir(cache.root().join("tables").join(repository.copy_id())).expect("it was just made");
     let table = table.map(|file| file.expect("it is listed").path()).max_by_key(|path| size(path));
     let table = table.expect("a table was made");
     println!(

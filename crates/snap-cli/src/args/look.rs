@@ -75,6 +75,7 @@ Examples:
   snap ls
   snap ls latest:/etc -l
   snap ls latest~1 --host web1
+  snap ls latest:/srv --sort size               the largest first
   snap ls 4f2a --json")]
 pub struct LsArgs {
     /// latest, latest~N or the first digits of an id; then, after a colon, a path in it.
@@ -85,9 +86,27 @@ pub struct LsArgs {
     #[arg(short, long)]
     pub long: bool,
 
+    /// Sort everything by path, by size (the largest first) or by time of modification (the newest first) [default: directory
+    /// by directory, by name].
+    #[arg(long, value_name = "BY")]
+    pub sort: Option<SortBy>,
+
+    /// The other way round.
+    #[arg(long, requires = "sort")]
+    pub reverse: bool,
+
     /// Which snapshots are meant.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// What `ls` sorts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum SortBy {
+    Name,
+    Size,
+    Time,
 }
 
 /// What `cat` takes.

@@ -5,9 +5,11 @@
 
 mod backup;
 mod config;
+mod history;
 mod key;
 mod look;
 mod mount;
+mod prune;
 mod restore;
 mod retention;
 pub mod values;
@@ -19,9 +21,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
-pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs};
+pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
 pub use mount::MountArgs;
+pub use prune::PruneArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -129,14 +133,24 @@ The recovery key is printed once, to standard error: it opens the repository whe
 Examples:
   snap init -r /mnt/disk/snap --key-file ~/.config/snap.key
   snap init -r s3://bucket/prefix --password-file /etc/snap/password
-  snap init                                     in your data directory, with a key file beside it")]
-    Init,
+  snap init                                     in your data directory, with a key file beside it
+  snap init -r /mnt/other/snap --copy-of /mnt/disk/snap
+  snap init --copy cloud --copy-of disk         both as snap.toml names them")]
+    Init(InitArgs),
     /// Back up files, a stream or the output of a command.
     Backup(Box<BackupArgs>),
     /// List snapshots, oldest first.
     Snapshots(SnapshotsArgs),
     /// List what is in a snapshot.
     Ls(LsArgs),
+    /// Look for names in all snapshots.
+    Find(FindArgs),
+    /// List the versions of a path, and which snapshots hold them.
+    Versions(VersionsArgs),
+    /// Compare two snapshots, or a part of them.
+    Diff(DiffArgs),
+    /// List what is gone from this machine, and how to get it back.
+    Deleted(DeletedArgs),
     /// Write a file of a snapshot to standard output, or a directory as a tar.
     Cat(CatArgs),
     /// Show how large the repository is and what it saves.
@@ -150,6 +164,8 @@ Examples:
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
+    /// Free the space of what no snapshot needs any more.
+    Prune(PruneArgs),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -179,6 +195,15 @@ Examples:
     Man(ManArgs),
 }
 
+/// What `init` takes.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Make a copy of this repository: the same keys open both, and `backup` writes to all copies that snap.toml names. A
+    /// directory, a URI, or the name of a copy.
+    #[arg(long, value_name = "REPO", value_hint = ValueHint::DirPath)]
+    pub copy_of: Option<String>,
+}
+
 /// What `man` takes.
 #[derive(Debug, Args)]
 pub struct ManArgs {
@@ -199,16 +224,21 @@ impl Command {
     /// The name in JSON summaries.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Init => "init",
+            Self::Init(_) => "init",
             Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
+            Self::Find(_) => "find",
+            Self::Versions(_) => "versions",
+            Self::Diff(_) => "diff",
+            Self::Deleted(_) => "deleted",
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Mount(_) => "mount",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
@@ -221,7 +251,18 @@ impl Command {
 
     /// Whether the command reads stored data, so that a key which may is preferred.
     pub const fn reads_content(&self) -> bool {
-        matches!(self, Self::Ls(_) | Self::Cat(_) | Self::Restore(_) | Self::Mount(_) | Self::Check(_))
+        matches!(
+            self,
+            Self::Ls(_)
+                | Self::Find(_)
+                | Self::Versions(_)
+                | Self::Diff(_)
+                | Self::Deleted(_)
+                | Self::Cat(_)
+                | Self::Restore(_)
+                | Self::Mount(_)
+                | Self::Check(_)
+        )
     }
 
     /// Whether the command prints something other than events on standard output, so that `--json` has no room there.

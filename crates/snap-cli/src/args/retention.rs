@@ -37,7 +37,7 @@ const FORGET_HELP: &str = "\
 Snapshots are grouped by dataset and host. A snapshot stays if one of the rules keeps it, if it is pinned, or if it is the
 newest of its key. Hours, days, ISO weeks, months and years are those of UTC. What is suspicious, such as snapshots with
 times that do not fit or a flood of them, is judged apart, so that it displaces nothing.
-Forgetting frees no space: what no snapshot needs any more stays until it is pruned.
+Forgetting frees no space: what no snapshot needs any more stays until it is pruned (`snap prune`, or --prune).
 
 Examples:
   snap forget --keep-daily 14 --keep-monthly 24 --dry-run
@@ -89,7 +89,7 @@ pub struct ForgetArgs {
     #[arg(long, short = 'n')]
     pub dry_run: bool,
 
-    /// Prune afterwards.
+    /// Prune afterwards: mark what no snapshot needs any more, delete what was marked the day before.
     #[arg(long)]
     pub prune: bool,
 

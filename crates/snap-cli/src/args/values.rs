@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use snap_engine::look::EntryType;
 use snap_engine::retention::Span;
 use snap_format::Time;
 use snap_ops::{DATASET_RULE, is_dataset_name};
+use snap_repo::prune::Waste;
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,56 @@ impl FromStr for Subset {
     }
 }
 
+/// How long something waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad =
+            || "a duration is a number and s, min, h, d or w, such as 90min, 48h or 7d, or 0".to_owned();
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            "w" => 7 * 86_400,
+            _ => return Err(bad()),
+        };
+        // Not beyond what adds up with a time.
+        let number = u64::from(digits.parse::<u32>().map_err(|_| bad())?);
+        Ok(Self(Duration::from_secs(number * unit)))
+    }
+}
+
+/// Unused data that may stay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unused(pub Waste);
+
+impl FromStr for Unused {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(Self(Waste::Unlimited));
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            return match percent.parse::<f64>() {
+                Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(Waste::Share(percent / 100.0))),
+                _ => Err("a percentage is from 0% to 100%".to_owned()),
+            };
+        }
+        let size = text.parse().map(|Size(bytes)| Self(Waste::Bytes(bytes)));
+        size.map_err(|_| "a share, a size or `unlimited`, such as 5% or 2GiB".to_owned())
+    }
+}
+
 /// When something ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -121,6 +174,89 @@ impl FromStr for Until {
                 .to_owned()
         })
     }
+}
+
+/// A time in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// This one.
+    At(Time),
+    /// So long ago.
+    Ago(Span),
+}
+
+impl Moment {
+    /// The time that it means.
+    pub fn time(self, now: Time) -> Time {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(span) => span.before(now),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(span) = text.parse() {
+            return Ok(Self::Ago(span));
+        }
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::At(Time::new(time.as_second(), 0)));
+        }
+        let start = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2026-01-31".len());
+        let start = start.and_then(|date| date.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
+        start.map(|start| Self::At(Time::new(start.timestamp().as_second(), 0))).ok_or_else(|| {
+            "a day such as 2026-01-31, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d or 12h"
+                .to_owned()
+        })
+    }
+}
+
+/// Least and most bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeRange(pub u64, pub u64);
+
+impl FromStr for SizeRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = |text: &str| {
+            text.parse::<Size>()
+                .map(|size| size.0)
+                .map_err(|why| format!("{why}; +1G is at least, -1G at most, 1M..2M between"))
+        };
+        if let Some(least) = text.strip_prefix('+') {
+            return Ok(Self(size(least)?, u64::MAX));
+        }
+        if let Some(most) = text.strip_prefix('-') {
+            return Ok(Self(0, size(most)?));
+        }
+        if let Some((least, most)) = text.split_once("..") {
+            let range = Self(size(least)?, size(most)?);
+            return if range.0 <= range.1 {
+                Ok(range)
+            } else {
+                Err("the smaller size comes first".to_owned())
+            };
+        }
+        size(text).map(|exact| Self(exact, exact))
+    }
+}
+
+/// For clap.
+pub fn entry_type(name: &str) -> Result<EntryType, String> {
+    Ok(match name {
+        "file" | "f" => EntryType::File,
+        "dir" | "d" => EntryType::Dir,
+        "symlink" | "l" => EntryType::Symlink,
+        "fifo" | "p" => EntryType::Fifo,
+        "char" | "c" => EntryType::Char,
+        "block" | "b" => EntryType::Block,
+        "object" => EntryType::Object,
+        _ => return Err("a type is file, dir, symlink, fifo, char, block or object".to_owned()),
+    })
 }
 
 /// `SNAPSHOT[:PATH]`; the first colon ends SNAPSHOT.
@@ -230,6 +366,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn durations_of_a_grace() {
+        let secs = |text: &str| text.parse::<Grace>().map(|grace| grace.0.as_secs());
+        assert_eq!(
+            ["0", "90min", "48h", "7d", "2w", "5s"].map(|text| secs(text).unwrap()),
+            [0, 5400, 172_800, 604_800, 1_209_600, 5]
+        );
+        for bad in ["", "7", "1m", "h", "-1h", "1.5h", "1h30min", "99999999999d"] {
+            assert!(secs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unused_data() {
+        let waste = |text: &str| text.parse::<Unused>().map(|unused| unused.0);
+        assert_eq!(waste("5%"), Ok(Waste::Share(0.05)));
+        assert_eq!(waste("0"), Ok(Waste::Bytes(0)));
+        assert_eq!(waste("2KiB"), Ok(Waste::Bytes(2048)));
+        assert_eq!(waste("unlimited"), Ok(Waste::Unlimited));
+        for bad in ["", "101%", "-1%", "NaN%", "some"] {
+            assert!(waste(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn sizes() {
         let cases = [
             ("0", 0),
@@ -256,6 +416,30 @@ mod tests {
         assert_eq!("10GiB".parse(), Ok(Subset::Bytes(10 << 30)));
         for bad in ["0/3", "4/3", "1/", "0%", "101%", "NaN%", "-1%", "0", "x"] {
             assert!(bad.parse::<Subset>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_sizes() {
+        for (text, least, most) in
+            [("+1K", 1024, u64::MAX), ("-2", 0, 2), ("1..1k", 1, 1024), ("0", 0, 0), ("5M", 5 << 20, 5 << 20)]
+        {
+            assert_eq!(text.parse(), Ok(SizeRange(least, most)), "{text}");
+        }
+        for bad in ["", "+", "2..1", "..", "1..", "--1", "x"] {
+            assert!(bad.parse::<SizeRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let at = |secs| Ok(Moment::At(Time::new(secs, 0)));
+        assert_eq!("2037-01-31".parse(), at(2_116_972_800)); // date -u -d 2037-01-31 +%s
+        assert_eq!("2037-01-31T12:00:00Z".parse(), at(2_117_016_000));
+        let ago = "2d".parse::<Moment>().map(|moment| moment.time(Time::new(200_000, 6)));
+        assert_eq!(ago, Ok(Time::new(27_200, 6)));
+        for bad in ["", "yesterday", "2037-02-30", "12:00"] {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
         }
     }
 

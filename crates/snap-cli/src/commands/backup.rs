@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
-use snap_engine::{BackupOptions, BackupReport, BackupSource, backup};
+use snap_engine::{BackupOptions, BackupReport, BackupSource, backup_copies};
 use snap_ops::{Config, DatasetSource, did_you_mean};
 use snap_source::FilterOptions;
 
@@ -15,6 +15,7 @@ use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::BackupArgs;
 use crate::args::values::{self, absolute};
+use crate::copies::{self, Copies};
 use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::{CliObserver, json, text};
@@ -27,17 +28,12 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
     adopt_configured(app, &mut args)?;
     validate(app, &args)?;
     let paths = paths(&mut args)?;
-    let opened = open(app, &args)?;
-    opened.repository.keyring().require_writer("backup")?;
-    opened.require_current_keys()?;
-    if Place::all(app)?.len() > 1 {
-        app.out.warning(&format!(
-            "only the copy {} is written: writing to all copies at once is not there yet (--copy names another)",
-            opened.copy.name
-        ));
+    let mut copies = open(app, &args)?;
+    for opened in &copies.opened {
+        opened.repository.keyring().require_writer("backup")?;
     }
-    if opened.is_default {
-        warn_of_same_disk(app, &opened, &paths);
+    if copies.first().is_default {
+        warn_of_same_disk(app, copies.first(), &paths);
     }
     let time = system::now();
     let (dataset, host) = (dataset(&args), args.host.clone().unwrap_or_else(system::host_name));
@@ -52,19 +48,32 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
         readers: args.readers,
         skip_if_unchanged: args.skip_if_unchanged,
         dry_run,
-        source: source(app, args, paths, &opened)?,
+        source: source(app, args, paths, &copies)?,
     };
     let observer = CliObserver::new(app);
+    let repositories: Vec<_> = copies.opened.iter().map(|opened| opened.repository.clone()).collect();
+    let cache = copies.first().cache.clone();
     let report =
-        app.engine(&observer, |context| backup(&opened.repository, opened.cache.as_ref(), options, context))?;
+        app.engine(&observer, |context| backup_copies(&repositories, cache.as_ref(), options, context))?;
     tell(app, &report, dry_run, began);
-    let mut summary = summary(&report, &dataset, &host, &opened.copy.name);
+    let states = copies.tell(app, report.lagging.clone(), report.snapshot.is_some());
+    let mut summary = summary(&report, &dataset, &host, states);
     summary.insert("seconds".to_owned(), began.elapsed().as_secs_f64().into());
     summary.insert("dry_run".to_owned(), dry_run.into());
-    let locks = if dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    let locks = if dry_run { serde_json::Value::Null } else { extend_locks(app, &copies) };
     summary.insert("locks".to_owned(), locks);
     let is_incomplete = report.summary.unreadable > 0 || !report.missing_sources.is_empty();
     Ok(Done { exit: if is_incomplete { Exit::Incomplete } else { Exit::Done }, summary })
+}
+
+/// The field of the summary; of several copies, those that are locked by name.
+fn extend_locks(app: &App, copies: &Copies) -> serde_json::Value {
+    if let [only] = copies.opened.as_slice() {
+        return locks::extend_after_run(app, only);
+    }
+    let of_each = copies.opened.iter().map(|it| (it.copy.name.clone(), locks::extend_after_run(app, it)));
+    let locked: json::Object = of_each.filter(|(_, locks)| !locks.is_null()).collect();
+    if locked.is_empty() { serde_json::Value::Null } else { locked.into() }
 }
 
 /// `--host`, `--dataset` and `--tag` before the command mean here what they mean behind it.
@@ -212,19 +221,20 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(failed)
 }
 
-/// The repository; the embedded default is made at first use, but not by a rehearsal.
-fn open(app: &App, args: &BackupArgs) -> Result<Opened, Failure> {
-    if args.dry_run {
-        return repo::open(app, repo::Purpose::Backup);
+/// The copies; the embedded default is made at first use, but not by a rehearsal.
+fn open(app: &App, args: &BackupArgs) -> Result<Copies, Failure> {
+    if args.dry_run || Place::all(app)?.len() > 1 {
+        return copies::open(app, repo::Purpose::Backup, args.dry_run);
     }
     let (opened, created) = repo::open_or_create_default(app)?;
+    opened.require_current_keys()?;
     if let Some(created) = created {
         tell_created(&app.out, &created);
         let mut event = fields(&created);
         event.insert("event".to_owned(), "created".into());
         app.out.event(event);
     }
-    Ok(opened)
+    Ok(Copies::of_one(opened))
 }
 
 fn warn_of_same_disk(app: &App, opened: &Opened, paths: &[PathBuf]) {
@@ -260,7 +270,7 @@ fn source(
     app: &App,
     args: BackupArgs,
     paths: Vec<PathBuf>,
-    opened: &Opened,
+    copies: &Copies,
 ) -> Result<BackupSource, Failure> {
     if let Some(name) = args.stdin {
         return Ok(BackupSource::Stream { name, stream: Box::new(Stdin::open(&app.signals)?) });
@@ -287,18 +297,13 @@ fn source(
         exclude_if_present: args.exclude_if_present,
         cachedir_tag: args.exclude_caches,
         one_file_system: args.one_file_system,
-        protected: opened.protected(),
+        protected: copies.opened.iter().flat_map(Opened::protected).collect(),
     };
     Ok(BackupSource::Paths { paths, working_dir, filter, as_path: args.as_path })
 }
 
-fn summary(report: &BackupReport, dataset: &str, host: &str, copy: &str) -> json::Object {
+fn summary(report: &BackupReport, dataset: &str, host: &str, copies: serde_json::Value) -> json::Object {
     let counts = &report.summary;
-    // One copy is written so far, and it has the snapshot when the run succeeds.
-    let copies = match report.snapshot {
-        Some(_) => json!([{ "name": copy, "state": "ok" }]),
-        None => json!([]),
-    };
     json::object(json!({
         "snapshot": report.snapshot.map(snap_format::ObjectId::to_hex),
         "parent": report.parent.map(snap_format::ObjectId::to_hex),

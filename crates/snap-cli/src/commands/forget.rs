@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::json;
 use snap_engine::ForgetPlan;
@@ -6,21 +6,16 @@ use snap_engine::retention::{Group, Suspicion, Verdict};
 use snap_format::{ObjectId, SlotId};
 use snap_repo::Snapshot;
 
-use super::{Done, Outcome};
+use super::{Done, Outcome, prune};
 use crate::app::App;
 use crate::args::ForgetArgs;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::render::{json, text};
 use crate::select::{self, Everything};
 use crate::{locks, repo, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args)?;
-    if args.prune {
-        // The place to prune is behind `execute` below; until then nothing is done by halves.
-        return Err(Failure::new(Exit::Failed, "prune is not there yet: nothing was forgotten")
-            .hint("leave --prune out; the space is freed once there is a prune"));
-    }
     let opened = repo::open(app, repo::Purpose::Snapshots)?;
     opened.repository.keyring().require_owner("forgetting snapshots")?;
     if !args.dry_run {
@@ -29,14 +24,19 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     let plan = plan(args, select::load_all(app, &opened, &args.filter)?)?;
     show(app, &plan, args.dry_run);
     let (kept, dropped) = plan.counts();
+    let forgotten: HashSet<ObjectId> = plan.dropped().collect();
     if !args.dry_run {
         plan.execute(&opened.repository)?;
     }
     tell(app, kept, dropped, args.dry_run);
+    let mut summary = json::object(json!({ "kept": kept, "dropped": dropped, "dry_run": args.dry_run }));
+    if args.prune {
+        let pruned = prune::after_forget(app, &opened, args.dry_run, forgotten)?;
+        summary.insert("prune".into(), pruned.into());
+    }
     let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
-    Ok(Done::with(json::object(
-        json!({ "kept": kept, "dropped": dropped, "dry_run": args.dry_run, "locks": locks }),
-    )))
+    summary.insert("locks".into(), locks);
+    Ok(Done::with(summary))
 }
 
 fn refuse_nonsense(args: &ForgetArgs) -> Result<(), Failure> {

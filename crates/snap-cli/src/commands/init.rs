@@ -2,13 +2,30 @@ use serde_json::json;
 
 use super::{Done, Outcome};
 use crate::app::App;
+use crate::args::InitArgs;
 use crate::render::{Output, json};
 use crate::repo::{self, Created};
 
-pub fn run(app: &App) -> Outcome {
+pub fn run(app: &App, args: &InitArgs) -> Outcome {
+    if let Some(source) = &args.copy_of {
+        return run_copy(app, source);
+    }
     let created = repo::create(app)?;
     tell_created(&app.out, &created);
     Ok(Done::with(fields(&created)))
+}
+
+fn run_copy(app: &App, source: &str) -> Outcome {
+    let copied = repo::create_copy(app, source)?;
+    app.out.tell(&format!(
+        "created a copy of the repository {} at {}: the same keys open it; it holds no snapshot yet, and gets those that `snap backup` makes from now on, once snap.toml names it as a copy",
+        copied.id, copied.location
+    ));
+    Ok(Done::with(json::object(json!({
+        "repository_id": copied.id.to_hex(),
+        "location": copied.location,
+        "copy_of": copied.source,
+    }))))
 }
 
 /// What is told of a new repository in JSON.

@@ -10,6 +10,7 @@ use super::init::tell_recovery_key;
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::{KeyAddArgs, KeyCommand, RoleArg};
+use crate::copies::{self, Copies};
 use crate::exit::{Exit, Failure};
 use crate::keys::{self, KeySource, NewKeyFile};
 use crate::render::{json, text};
@@ -29,11 +30,27 @@ pub fn run(app: &App, command: KeyCommand) -> Outcome {
     }
 }
 
-fn open_as_owner(app: &App, verb: &'static str) -> Result<Repository, Failure> {
+/// All copies, to change their keys: the first that is open is changed, the others get what came of it.
+fn open_as_owner(app: &App, verb: &'static str) -> Result<(Repository, Copies), Failure> {
+    let copies = copies::open(app, repo::Purpose::Keys, false)?;
+    let repository = copies.first().repository.clone();
+    repository.keyring().require_owner(verb)?;
+    Ok((repository, copies))
+}
+
+/// The one that is read, to look at its keys.
+fn look_as_owner(app: &App, verb: &'static str) -> Result<Repository, Failure> {
     let opened = repo::open(app, repo::Purpose::Keys)?;
     opened.repository.keyring().require_owner(verb)?;
     opened.require_current_keys()?;
     Ok(opened.repository)
+}
+
+/// The summary of a change, and how the other copies took it.
+fn changed(app: &App, mut copies: Copies, change: &KeyChange, summary: serde_json::Value) -> Outcome {
+    let mut summary = json::object(summary);
+    summary.append(&mut copies.spread_keys(app, &change.name));
+    Ok(Done::with(summary))
 }
 
 /// Whether a change of the keys may have happened although it failed: its answer was lost, or the look after it failed.
@@ -76,7 +93,7 @@ const fn kind(kind: SlotKind) -> &'static str {
 }
 
 fn list(app: &App) -> Outcome {
-    let repository = open_as_owner(app, "listing keys")?;
+    let repository = look_as_owner(app, "listing keys")?;
     let slots = repository.slots();
     for slot in &slots {
         app.out.event(event(slot));
@@ -125,7 +142,7 @@ fn add(app: &App, args: KeyAddArgs) -> Outcome {
     }
     // A new password that cannot be used is told before anything is asked of the store.
     let password = new_password(&args)?;
-    let repository = open_as_owner(app, "adding a key")?;
+    let (repository, copies) = open_as_owner(app, "adding a key")?;
     let (secret, made) = match (password, &args.new_key_file) {
         (Some(secret), _) => (secret, None),
         (None, Some(path)) => new_key_file(path).map(|(made, secret)| (secret, Some(made)))?,
@@ -146,13 +163,14 @@ fn add(app: &App, args: KeyAddArgs) -> Outcome {
     let (id, change) = outcome?;
     require_counts(app, &change)?;
     app.out.done(&format!("added key {} with the role {role}", &id.to_hex()[..12]));
-    Ok(Done::with(json::object(json!({
+    let summary = json!({
         "id": id.to_hex(),
         "role": role.to_string(),
         "kind": kind(secret.kind()),
         "label": args.label,
         "epoch": change.epoch,
-    }))))
+    });
+    changed(app, copies, &change, summary)
 }
 
 fn new_password(args: &KeyAddArgs) -> Result<Option<Secret>, Failure> {
@@ -186,7 +204,7 @@ fn remove(app: &App, prefix: &str, even_current: bool) -> Outcome {
         ))
         .hint("`snap key list` shows the ids"));
     }
-    let repository = open_as_owner(app, "removing a key")?;
+    let (repository, copies) = open_as_owner(app, "removing a key")?;
     let slots = repository.slots();
     let found: Vec<&SlotInfo> = slots.iter().filter(|slot| slot.id.to_hex().starts_with(&prefix)).collect();
     let slot = match found[..] {
@@ -217,43 +235,42 @@ fn remove(app: &App, prefix: &str, even_current: bool) -> Outcome {
     if slot.kind == SlotKind::Recovery {
         app.out.warning("that was a recovery key: `snap key recovery` makes a new one");
     }
-    Ok(Done::with(json::object(json!({
-        "id": slot.id.to_hex(),
-        "role": slot.role.to_string(),
-        "epoch": change.epoch,
-    }))))
+    let summary = json!({ "id": slot.id.to_hex(), "role": slot.role.to_string(), "epoch": change.epoch });
+    changed(app, copies, &change, summary)
 }
 
 fn rotate(app: &App, dry_run: bool) -> Outcome {
-    let repository = open_as_owner(app, "rotating keys")?;
-    let slots = repository.slots();
-    let keys = text::counted(slots.len() as u64, "key", "keys");
-    let epoch = if dry_run {
+    let counted = |slots: &[SlotInfo]| text::counted(slots.len() as u64, "key", "keys");
+    let summary =
+        |epoch: u64, slots: &[SlotInfo]| json!({ "epoch": epoch, "keys": slots.len(), "dry_run": dry_run });
+    if dry_run {
+        let slots = look_as_owner(app, "rotating keys")?.slots();
         let next = slots.first().map_or(0, |slot| slot.epoch) + 1;
+        let keys = counted(&slots);
         app.out.done(&format!(
             "would make epoch {next}: {keys} would open it, each as before; nothing was written"
         ));
-        next
-    } else {
-        let change = repository.rotate_keys(system::now())?;
-        require_counts(app, &change)?;
-        app.out.done(&format!("made epoch {}: {keys} open it, each as before", change.epoch));
-        app.out.tell(ROTATED);
-        change.epoch
-    };
-    Ok(Done::with(json::object(json!({ "epoch": epoch, "keys": slots.len(), "dry_run": dry_run }))))
+        return Ok(Done::with(json::object(summary(next, &slots))));
+    }
+    let (repository, copies) = open_as_owner(app, "rotating keys")?;
+    let slots = repository.slots();
+    let change = repository.rotate_keys(system::now())?;
+    require_counts(app, &change)?;
+    app.out.done(&format!("made epoch {}: {} open it, each as before", change.epoch, counted(&slots)));
+    app.out.tell(ROTATED);
+    changed(app, copies, &change, summary(change.epoch, &slots))
 }
 
 /// What a rotation does, and what it does not.
 const ROTATED: &str = "\
 From now on everything is written under fresh keys; nothing has to be changed on any machine.
-- What is stored already stays under its old keys until `snap prune --reseal` writes it anew.
+- What is stored already stays under its old keys.
 - A run that is under way ends under the old keys, and can be read.
 - A stolen key file, password or recovery key still opens all: take it away with `snap key remove` (a recovery key
   with `snap key recovery`), after the store's credentials.";
 
 fn recovery(app: &App) -> Outcome {
-    let repository = open_as_owner(app, "making a recovery key")?;
+    let (repository, copies) = open_as_owner(app, "making a recovery key")?;
     let secret = Secret::random_recovery()?;
     let key = secret.to_text().expect("recovery keys have a text");
     let (id, change) = repository.replace_recovery(&secret, system::now()).inspect_err(|error| {
@@ -269,9 +286,8 @@ fn recovery(app: &App) -> Outcome {
     require_counts(app, &change)?;
     tell_recovery_key(&app.out, &key);
     app.out.tell("Earlier recovery keys do not open what is written from now on: destroy their copies.");
-    Ok(Done::with(json::object(
-        json!({ "id": id.to_hex(), "recovery_key": key.as_str(), "epoch": change.epoch }),
-    )))
+    let summary = json!({ "id": id.to_hex(), "recovery_key": key.as_str(), "epoch": change.epoch });
+    changed(app, copies, &change, summary)
 }
 
 fn verify_recovery(app: &App) -> Outcome {

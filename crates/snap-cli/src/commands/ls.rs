@@ -1,16 +1,17 @@
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::json;
 use snap_engine::browse::{Browser, Found};
 use snap_engine::{EngineError, Event, Observer};
-use snap_format::{Node, NodeKind};
+use snap_format::{Node, NodeKind, ObjectId};
 use snap_repo::{Index, Scratch, Snapshot};
 
 use super::{Done, Outcome};
 use crate::app::App;
-use crate::args::LsArgs;
-use crate::exit::Failure;
-use crate::render::{CliObserver, json, text};
+use crate::args::{LsArgs, SortBy};
+use crate::exit::{Exit, Failure};
+use crate::render::{CliObserver, Sorted, json, text};
 use crate::repo::{self, Opened};
 use crate::select;
 
@@ -19,10 +20,17 @@ pub fn run(app: &App, args: &LsArgs) -> Outcome {
     opened.repository.keyring().require_reader("ls")?;
     let snapshot = select::choose_and_tell(app, &opened, &args.filter, &args.snapshot.snapshot)?;
     let browser = browse(app, &opened, &snapshot)?;
-    let lister = Lister { app, snapshot: &snapshot, is_long: args.long };
+    let show = Show { app, snapshot: &snapshot.id, with_id: false, is_long: args.long };
+    let dir = opened.cache_base.clone().unwrap_or_else(std::env::temp_dir);
+    let sorted = args.sort.map(|_| Sorted::new(&dir, args.reverse));
+    let observer = CliObserver::new(app);
+    let mut lister = Lister { args, show, sorted, observer, entries: 0, damaged: 0 };
     match lister.list(&browser, args.snapshot.path.as_deref().unwrap_or_default()) {
-        Ok(entries) => {
-            Ok(Done::with(json::object(json!({ "snapshot": snapshot.id.to_hex(), "entries": entries }))))
+        Ok(()) => {
+            let summary =
+                json::object(json!({ "snapshot": snapshot.id.to_hex(), "entries": lister.entries }));
+            let exit = if lister.damaged > 0 { Exit::Damage } else { Exit::Done };
+            Ok(Done { exit, summary })
         }
         Err(failure) => Done::unless_broken(app, failure),
     }
@@ -47,57 +55,126 @@ pub fn scratch() -> Result<Scratch, Failure> {
 }
 
 struct Lister<'a> {
-    app: &'a App,
-    snapshot: &'a Snapshot,
-    is_long: bool,
+    args: &'a LsArgs,
+    show: Show<'a>,
+    sorted: Option<Sorted>,
+    observer: CliObserver,
+    entries: u64,
+    damaged: u64,
 }
 
 impl Lister<'_> {
-    fn list(&self, browser: &Browser, path: &[u8]) -> Result<u64, Failure> {
+    fn list(&mut self, browser: &Browser, path: &[u8]) -> Result<(), Failure> {
         let mut scratch = scratch()?;
         let tree = match browser.find(path, &mut scratch)? {
             Found::Root => browser.root(),
             Found::Node(node) => match node.tree() {
                 Some(tree) => tree,
                 None => {
-                    self.show(path, &node);
-                    return Ok(1);
+                    self.entries = 1;
+                    self.show.entry(path, &node);
+                    return Ok(());
                 }
             },
         };
-        let mut entries = 0;
-        browser.walk(path, tree, &mut scratch, &mut |path, node| {
-            // Nobody reads any more.
-            if self.app.out.is_broken() {
-                return Err(EngineError::Interrupted);
-            }
-            entries += 1;
-            self.show(path, node);
-            Ok(true)
-        })?;
-        Ok(entries)
+        let lister = RefCell::new(&mut *self);
+        browser.walk_past(
+            path,
+            tree,
+            &mut scratch,
+            &mut |path, node| lister.borrow_mut().entry(path, node).map(|()| true),
+            &mut |path, error| lister.borrow_mut().lost(browser, path, error),
+        )?;
+        let app = self.show.app;
+        match self.sorted.take() {
+            Some(sorted) => sorted
+                .finish(|line| app.out.raw(line))
+                .map_err(|error| Failure::io("cannot sort the entries", &error)),
+            None => Ok(()),
+        }
     }
 
-    fn show(&self, path: &[u8], node: &Node) {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<(), EngineError> {
+        // Nobody reads any more.
+        if self.show.app.out.is_broken() {
+            return Err(EngineError::Interrupted);
+        }
+        self.entries += 1;
+        match (&mut self.sorted, self.args.sort) {
+            (Some(sorted), Some(by)) => sorted
+                .push(sort_key(by, path, node), self.show.line(path, node))
+                .map_err(|source| EngineError::Io { what: "sorting", path: "the entries".into(), source }),
+            _ => {
+                self.show.entry(path, node);
+                Ok(())
+            }
+        }
+    }
+
+    /// Damage costs what it hides, not the list.
+    fn lost(&mut self, browser: &Browser, path: &[u8], error: EngineError) -> Result<(), EngineError> {
+        let EngineError::Repo(error) = error else { return Err(error) };
+        let mut finding = error.into_finding()?;
+        finding.paths.push(if path.is_empty() { b"/".to_vec() } else { path.to_vec() });
+        finding.snapshots.push(browser.snapshot().id);
+        self.damaged += 1;
+        self.observer.event(Event::Finding(&finding));
+        Ok(())
+    }
+}
+
+/// Bytes whose order is that of the entries: the largest and the newest first.
+fn sort_key(by: SortBy, path: &[u8], node: &Node) -> Vec<u8> {
+    let first = match by {
+        SortBy::Name => Vec::new(),
+        SortBy::Size => (!node.size()).to_be_bytes().to_vec(),
+        SortBy::Time => {
+            let secs = node.mtime.secs.cast_unsigned() ^ (1 << 63);
+            [(!secs).to_be_bytes().as_slice(), &(!node.mtime.nanos).to_be_bytes()].concat()
+        }
+    };
+    [first.as_slice(), path].concat()
+}
+
+/// How entries are shown.
+pub struct Show<'a> {
+    /// Where.
+    pub app: &'a App,
+    /// Whose they are.
+    pub snapshot: &'a ObjectId,
+    /// As `SNAPSHOT:PATH`.
+    pub with_id: bool,
+    /// With type, mode, owner, size and time.
+    pub is_long: bool,
+}
+
+impl Show<'_> {
+    /// Shows one.
+    pub fn entry(&self, path: &[u8], node: &Node) {
+        self.app.out.raw(&self.line(path, node));
+    }
+
+    fn line(&self, path: &[u8], node: &Node) -> Vec<u8> {
         let out = &self.app.out;
         if out.options().json {
-            return out.event(json::node(&self.snapshot.id, path, node));
+            return format!("{}\n", serde_json::Value::Object(json::node(self.snapshot, path, node)))
+                .into_bytes();
         }
         let mut line = Vec::new();
         if self.is_long {
             line.extend_from_slice(long(node).as_bytes());
         }
-        let mut put = |bytes: &[u8]| match out.is_terminal() {
-            true => line.extend_from_slice(text::printable(bytes).as_bytes()),
-            false => line.extend_from_slice(bytes),
-        };
-        put(path);
+        if self.with_id {
+            line.extend_from_slice(text::short(self.snapshot).as_bytes());
+            line.push(b':');
+        }
+        line.extend_from_slice(&out.shown(path));
         if let (NodeKind::Symlink { target }, true) = (&node.kind, self.is_long) {
-            put(b" -> ");
-            put(target);
+            line.extend_from_slice(b" -> ");
+            line.extend_from_slice(&out.shown(target));
         }
         line.push(b'\n');
-        out.raw(&line);
+        line
     }
 }
 

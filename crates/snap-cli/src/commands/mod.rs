@@ -5,6 +5,9 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod deleted;
+mod diff;
+mod find;
 mod forget;
 mod immutable;
 mod init;
@@ -14,11 +17,13 @@ mod man;
 mod mount;
 mod pin;
 mod policy;
+mod prune;
 mod restore;
 mod snapshots;
 mod stats;
 mod stream;
 mod tag;
+mod versions;
 
 use crate::app::App;
 use crate::args::Command;
@@ -61,6 +66,10 @@ pub fn run(app: &App, command: Command) -> Outcome {
         command,
         Command::Snapshots(_)
             | Command::Ls(_)
+            | Command::Find(_)
+            | Command::Versions(_)
+            | Command::Diff(_)
+            | Command::Deleted(_)
             | Command::Cat(_)
             | Command::Restore(_)
             | Command::Mount(_)
@@ -72,16 +81,21 @@ pub fn run(app: &App, command: Command) -> Outcome {
         app.refuse_filters()?;
     }
     match command {
-        Command::Init => init::run(app),
+        Command::Init(args) => init::run(app, &args),
         Command::Backup(args) => backup::run(app, *args),
         Command::Snapshots(args) => snapshots::run(app, &args),
         Command::Ls(args) => ls::run(app, &args),
+        Command::Find(args) => find::run(app, &args),
+        Command::Versions(args) => versions::run(app, &args),
+        Command::Diff(args) => diff::run(app, &args),
+        Command::Deleted(args) => deleted::run(app, &args),
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
         Command::Mount(args) => mount::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
+        Command::Prune(args) => prune::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
         Command::Tag(args) => tag::run(app, &args),
         Command::Key(args) => key::run(app, args.command),

@@ -5,8 +5,11 @@ pub mod markdown;
 mod observer;
 mod output;
 mod progress;
+pub mod quote;
+mod sorted;
 pub mod text;
 
 pub use observer::CliObserver;
 pub use output::{Output, OutputOptions};
 pub use progress::Ticker;
+pub use sorted::Sorted;

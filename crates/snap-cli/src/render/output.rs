@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -196,6 +197,11 @@ impl Output {
             line.push_str(&text::printable(path));
         }
         self.tell(&line);
+    }
+
+    /// Bytes as standard output can take them: escaped on a terminal, else as they are.
+    pub fn shown<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.is_terminal() { text::printable(bytes).into_bytes().into() } else { bytes.into() }
     }
 
     /// A name as standard output can take it: escaped on a terminal, else as UTF-8 as far as it goes.

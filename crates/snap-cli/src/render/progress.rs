@@ -146,6 +146,8 @@ const fn label(phase: Phase) -> &'static str {
         Phase::Restoring => "restoring",
         Phase::Checking => "checking",
         Phase::ReadingData => "reading data",
+        Phase::Moving => "moving",
+        Phase::Deleting => "deleting",
     }
 }
 

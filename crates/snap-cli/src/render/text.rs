@@ -103,7 +103,7 @@ pub fn printable(bytes: &[u8]) -> String {
 }
 
 /// Control characters, and those that reverse the direction of what is written.
-fn is_unsafe(c: char) -> bool {
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }

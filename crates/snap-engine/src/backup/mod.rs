@@ -1,5 +1,6 @@
 //! Backing up: a source becomes a snapshot.
 
+mod copies;
 mod dir;
 mod dir_state;
 mod entries;
@@ -10,6 +11,7 @@ mod run;
 mod stream;
 mod tree_cache;
 mod tree_fetch;
+pub(crate) mod tree_look;
 mod tree_store;
 mod trees;
 
@@ -17,16 +19,16 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use snap_chunker::CutKey;
 use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
-use snap_repo::{
-    Cache, Index, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions, areas_of_a_backup,
-};
+use snap_repo::{Cache, Lagging, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions};
 use snap_source::{Filter, FilterOptions, Names};
 
+pub use self::copies::Lag;
+use self::copies::{Loaded, load_all};
 use self::dir_state::{DirState, Expected};
 use self::plan::Plan;
 use self::queue::Queue;
@@ -97,6 +99,8 @@ pub struct BackupReport {
     pub summary: Summary,
     /// Given paths that could not be read, as bytes: exit code 3.
     pub missing_sources: Vec<Vec<u8>>,
+    /// Copies that could not be written; all others have the snapshot.
+    pub lagging: Vec<Lag>,
 }
 
 /// Backs up. The order is that of `snap-repo`: nothing is named before it is stored.
@@ -106,13 +110,47 @@ pub fn backup(
     options: BackupOptions,
     context: Context<'_>,
 ) -> Result<BackupReport> {
-    backup_in_packs(repository, cache, options, context, WriterOptions::default().pack_target)
+    backup_copies(std::slice::from_ref(repository), cache, options, context)
 }
 
-/// As [`backup()`], with packs of another size: for tests that want many of little data.
+/// Backs up into several copies at once: the source is read, and what is new sealed, once. A copy that fails is left behind
+/// and told of in the report; the run fails with the last one. The first is compared with, and tells what came before.
+pub fn backup_copies(
+    copies: &[Repository],
+    cache: Option<&Cache>,
+    options: BackupOptions,
+    context: Context<'_>,
+) -> Result<BackupReport> {
+    backup_in_packs(copies, cache, options, context, WriterOptions::default().pack_target)
+}
+
+/// As [`backup_copies()`], with packs of another size: for tests that want many of little data.
 #[doc(hidden)]
 pub fn backup_in_packs(
-    repository: &Repository,
+    copies: &[Repository],
+    cache: Option<&Cache>,
+    options: BackupOptions,
+    context: Context<'_>,
+    pack_target: usize,
+) -> Result<BackupReport> {
+    let lagging = Arc::<Lagging>::default();
+    let outcome = write_copies(copies, &lagging, cache, options, context, pack_target);
+    let lagging = copies::told(&lagging);
+    match outcome {
+        Ok(report) => Ok(BackupReport { lagging, ..report }),
+        Err(error) => {
+            for lag in lagging {
+                let text = format!("{}: {}", copies[lag.copy].backend().location(), lag.why);
+                context.observer.event(Event::Warning { text: &text });
+            }
+            Err(error)
+        }
+    }
+}
+
+fn write_copies(
+    copies: &[Repository],
+    lagging: &Arc<Lagging>,
     cache: Option<&Cache>,
     options: BackupOptions,
     context: Context<'_>,
@@ -120,38 +158,34 @@ pub fn backup_in_packs(
 ) -> Result<BackupReport> {
     context.progress.begin(Phase::Opening, 0, 0);
     let threads = context.threads.max(options.readers.unwrap_or(1));
-    repository.keyring().require_writer("backup")?;
-    let prepared = Prepared::new(options.source, context)?;
-    let place = cache.map(|cache| cache.place(&repository.backend().location()));
-    if let Some(cache) = cache {
-        repository.remember_in(cache);
+    for repository in copies {
+        repository.keyring().require_writer("backup")?;
+        cache.iter().for_each(|cache| repository.remember_in(cache));
     }
-    repository.prefetch(&areas_of_a_backup(place.as_ref()))?;
-    let (index, set) = std::thread::scope(|scope| {
-        let set = scope.spawn(|| repository.snapshots());
-        let index = Index::load(repository, cache);
-        (index, set.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let ((index, findings), set) = (index?, set?);
+    let prepared = Prepared::new(options.source, context)?;
+    let Loaded { first, mut members, set, findings } = load_all(copies, cache, lagging)?;
     for finding in findings.iter().chain(&set.findings) {
         context.observer.event(Event::Finding(finding));
     }
-    if let Some(text) = index.cache_failure() {
+    for text in members.iter().filter_map(|member| member.index.cache_failure()) {
         context.observer.event(Event::Warning { text: &text });
     }
-    let history = History::find(repository, &set.snapshots, &options.dataset, &options.host);
-    let (writing, cache) =
-        if options.dry_run { (repository.rehearsal(), None) } else { (repository.clone(), cache) };
+    let history = History::find(&first, &set.snapshots, &options.dataset, &options.host);
+    if options.dry_run {
+        members.iter_mut().for_each(|member| member.repository = member.repository.rehearsal());
+    }
+    let cache = cache.filter(|_| !options.dry_run);
+    let backends: Vec<_> = members.iter().map(|member| Arc::clone(member.repository.backend())).collect();
     let writer_options = WriterOptions {
         pack_target,
         level: options.level,
         now: Some(options.time),
-        ..writer_options(&writing, context, threads)
+        ..copies::writer_options(&backends, context, threads)
     };
-    let writer = Writer::begin(&writing, index, cache, writer_options)?;
+    let writer = Writer::begin_all(members, Arc::clone(lagging), cache, writer_options)?;
     note_unreadable_packs(&writer, context);
     let mut trees = Trees::open(cache, &cache_name(&options.dataset, &options.host), &writer);
-    let (parent, parent_root) = history.parent(repository, trees.cached());
+    let (parent, parent_root) = history.parent(&first, trees.cached());
     trees.expect(parent_root, options.level);
     let cut_key = CutKey::new(*writer.domain().cut);
     let run = Run {
@@ -177,7 +211,7 @@ pub fn backup_in_packs(
     let flushed = writer.finish()?;
     let summary = counts.summary(flushed.stats());
     let missing_sources = prepared.missing;
-    let mut report = BackupReport { snapshot: None, parent, summary, missing_sources };
+    let mut report = BackupReport { parent, summary, missing_sources, ..BackupReport::default() };
     if options.dry_run || options.skip_if_unchanged && parent_root == Some(root) {
         flushed.abandon();
         if let Some(parent) = parent.filter(|_| !options.dry_run) {
@@ -226,20 +260,6 @@ fn note_unreadable_packs(writer: &Writer, context: Context<'_>) {
 fn segments(context: Context<'_>, threads: usize) -> usize {
     let affordable = usize::try_from(context.memory_bytes / 2 / queue::SEGMENT as u64).unwrap_or(usize::MAX);
     (threads + 1).min(affordable.max(context.threads + 1))
-}
-
-/// Memory goes to packs on their way, after what the workers need. To a disk one goes while the next is filled: it is hardly
-/// slower, and two would be 16 MiB more.
-fn writer_options(repository: &Repository, context: Context<'_>, threads: usize) -> WriterOptions {
-    let defaults = WriterOptions::default();
-    let workers = segments(context, threads) as u64 * queue::SEGMENT as u64;
-    let packs = context.memory_bytes.saturating_sub(workers) / (defaults.pack_target as u64 + (2 << 20));
-    let wanted =
-        if repository.backend().local_root().is_some() { 1 } else { repository.backend().parallelism() };
-    WriterOptions {
-        uploads: wanted.min(usize::try_from(packs.saturating_sub(1)).unwrap_or(1)).max(1),
-        ..defaults
-    }
 }
 
 /// The sources, looked at.

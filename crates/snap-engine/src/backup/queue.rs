@@ -30,6 +30,8 @@ struct State {
     buffers: Vec<Vec<u8>>,
     /// Workers that may still add work.
     active: usize,
+    /// Workers that wait for some. Waking costs a system call even if nobody is there.
+    waiting: usize,
     stopped: bool,
 }
 
@@ -47,8 +49,7 @@ pub(super) struct Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        self.queue.lock().buffers.push(bytes);
-        self.queue.changed.notify_one();
+        self.queue.push(|state| state.buffers.push(bytes));
     }
 }
 
@@ -63,8 +64,13 @@ impl Queue {
     }
 
     fn push(&self, add: impl FnOnce(&mut State)) {
-        add(&mut self.lock());
-        self.changed.notify_all();
+        let mut state = self.lock();
+        add(&mut state);
+        let anyone_waits = state.waiting > 0;
+        drop(state);
+        if anyone_waits {
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn push_chunks(&self, jobs: impl IntoIterator<Item = ChunkJob>) {
@@ -104,7 +110,9 @@ impl Queue {
                 self.changed.notify_all();
                 return None;
             }
+            state.waiting += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 

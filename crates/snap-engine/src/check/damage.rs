@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use snap_format::{BlobId, ObjectId};
 use snap_repo::{Area, Finding, FindingCode, Located, object_name};
 
-use super::work::lock;
+use crate::work::lock;
 
 /// What is wrong with one pack.
 #[derive(Debug)]

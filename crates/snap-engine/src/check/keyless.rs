@@ -11,7 +11,7 @@ use snap_repo::{Area, Finding, FindingCode, RepoError, object_name, parse_object
 
 use super::CheckReport;
 use super::store::{Fetched, Store};
-use super::work::{for_each, lock};
+use crate::work::{for_each, lock};
 use crate::{Context, Event, Phase, Result};
 
 /// The two names of the config.

@@ -30,7 +30,6 @@ mod store;
 mod structure;
 mod trace;
 mod trees;
-pub(crate) mod work;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -39,6 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use snap_format::ObjectId;
 use snap_repo::{Area, BlobReader, Finding, FindingCode, Repository, object_name};
 
+use crate::work::lock;
 use crate::{Context, Phase, Result};
 use damage::Damage;
 use packs::PackCheck;
@@ -46,7 +46,6 @@ use report::Findings;
 use store::Store;
 use structure::Structure;
 use trees::Trees;
-use work::lock;
 
 pub use immutable::{AreaLocks, ImmutableReport, Outcome, Probe, check_immutable};
 pub(crate) use keyless::CONFIGS;

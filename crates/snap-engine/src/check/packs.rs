@@ -10,8 +10,8 @@ use snap_repo::{
 use super::damage::Damage;
 use super::store::{Fetched, Store};
 use super::structure::{Claim, Structure, slot_name};
-use super::work::{Worker, for_each, lock};
 use crate::Result;
+use crate::work::{Worker, for_each, lock};
 
 /// Reads packs and notes what is wrong with them.
 pub(super) struct PackCheck<'a> {

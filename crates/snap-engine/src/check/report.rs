@@ -9,7 +9,7 @@ use super::damage::Damage;
 use super::structure::unindexed;
 use super::trace::{Touched, trace};
 use super::trees::{Blame, Trees};
-use super::work::lock;
+use crate::work::lock;
 use crate::{Context, EngineError, Event, Result};
 
 /// Blobs that nothing names and that are reported one by one; of more, the number is said.

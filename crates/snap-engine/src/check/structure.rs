@@ -10,7 +10,7 @@ use snap_repo::{
 };
 
 use super::store::{Fetched, Store};
-use super::work::{Worker, for_each, lock};
+use crate::work::{Worker, for_each, lock};
 use crate::{Phase, Result};
 
 /// Listings are taken in this order, so that whatever a run stored before its snapshot is in a later listing (F25), and

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use snap_format::{BlobId, BlobKind, Content, Node, NodeKind, ObjectId, TreeBlob};
 
 use super::trees::{Blame, Trees};
-use super::work::{Worker, lock};
 use crate::Result;
+use crate::work::{Worker, lock};
 
 /// Paths that are named for one finding.
 const PATHS_NAMED: usize = 100;

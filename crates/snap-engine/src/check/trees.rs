@@ -7,8 +7,8 @@ use snap_format::{BlobId, BlobKind, BranchEntry, Content, Node, NodeKind, Object
 use snap_repo::{BlobReader, DomainKeys, FindingCode, Index, Located, RepoError, parse_object_name};
 
 use super::packs::PackCheck;
-use super::work::{Worker, for_each_growing, lock};
 use crate::Result;
+use crate::work::{Worker, for_each_growing, lock};
 
 /// Names of a tree that are remembered as contradicting it.
 const NAMES_KEPT: usize = 100;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use snap_format::{BlobId, BlobKind, Content, NodeKind, ObjectId, TreeBlob};
 use snap_repo::{BlobReader, DomainKeys, RepoError};
 
-use crate::check::work::{Worker, for_each, lock};
+use crate::work::{Worker, for_each, lock};
 use crate::{Context, Event, Phase, Result};
 
 /// A tree and where it leads. Numbers, since there may be millions: about 100 bytes for each directory that is not like

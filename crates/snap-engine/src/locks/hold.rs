@@ -6,7 +6,7 @@ use snap_format::Time;
 use snap_repo::{Area, RepoError, for_each_parallel, parse_object_name};
 
 use super::{LostSnapshots, Needs};
-use crate::check::work::lock as locked;
+use crate::work::lock as locked;
 use crate::{Context, Phase, Result};
 
 /// Requests about locks at once: they only wait.

@@ -7,7 +7,7 @@ use snap_repo::{Area, BlobReader, RepoError, Repository, Snapshot, for_each_para
 
 use super::graph::Graph;
 use super::hold::{Locks, SnapshotLock, Weakness};
-use crate::check::work::lock;
+use crate::work::lock;
 use crate::{Context, Result};
 
 /// The objects that snapshots need to be restored.

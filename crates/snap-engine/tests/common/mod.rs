@@ -163,7 +163,7 @@ impl Lab {
         pack_target: usize,
     ) -> snap_engine::Result<BackupReport> {
         let (repository, cache) = self.open_over(backend, &self.secret, cache)?;
-        snap_engine::backup::backup_in_packs(&repository, cache.as_ref(), options, context, pack_target)
+        snap_engine::backup::backup_in_packs(&[repository], cache.as_ref(), options, context, pack_target)
     }
 
     pub fn open_over(

@@ -173,7 +173,8 @@ mod tests {
                 assert!(shard.tables.len() < 7, "{}", shard.tables.len());
             }
             // They have no names.
-            let files = std::fs::read_dir(cache.root().join("tables")).map_or(0, Iterator::count);
+            let files = std::fs::read_dir(cache.root().join("tables").join(repository.copy_id()))
+                .map_or(0, Iterator::count);
             assert_eq!(files, 0);
         }
     }

@@ -19,8 +19,9 @@ use super::table::{Source, Table};
 use crate::cache::{create_private, make_private_dir};
 use crate::{Cache, Repository};
 
+/// Of each copy for itself: each has another index.
 const DIR: &str = "tables";
-const MANIFEST: &str = "tables/manifest";
+const MANIFEST: &str = "manifest";
 const LOCK: &str = "lock";
 const MANIFEST_MAGIC: [u8; 8] = *b"snapidxm";
 /// More tables than merging ever leaves.
@@ -31,6 +32,8 @@ const MAX_TABLES: usize = 1 << 12;
 pub(super) struct Home {
     pub(super) repository: Repository,
     cache: Cache,
+    /// Where the tables of this copy are in the cache.
+    dir: String,
     key: Zeroizing<[u8; 32]>,
     /// Why the cache could not be written.
     failure: Arc<Mutex<Option<String>>>,
@@ -57,6 +60,7 @@ impl Home {
         Self {
             repository: repository.clone(),
             cache: cache.clone(),
+            dir: format!("{DIR}/{}", repository.copy_id()),
             key: Zeroizing::new(key),
             failure: Arc::default(),
         }
@@ -73,8 +77,12 @@ impl Home {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn manifest(&self) -> String {
+        format!("{}/{MANIFEST}", self.dir)
+    }
+
     fn path(&self, id: &TableId) -> PathBuf {
-        self.cache.root().join(DIR).join(hex(id))
+        self.cache.root().join(&self.dir).join(hex(id))
     }
 
     fn table_key(&self, id: &TableId) -> IdKey {
@@ -83,7 +91,7 @@ impl Home {
 
     /// None if another process holds it. Where there are no locks, everybody has it: races cost time only.
     pub(super) fn lock(&self) -> Option<Lock> {
-        let dir = self.cache.root().join(DIR);
+        let dir = self.cache.root().join(&self.dir);
         let file = make_private_dir(&dir).and_then(|()| File::create(dir.join(LOCK)));
         match file.map(|file| (file.try_lock(), file)) {
             Ok((Ok(()), file)) => Some(Lock(Some(file))),
@@ -94,11 +102,14 @@ impl Home {
 
     /// The tables that the manifest lists; none if it is not whole, or another repository's.
     pub(super) fn listed(&self) -> Vec<TableId> {
-        let size = std::fs::metadata(self.cache.root().join(MANIFEST)).map_or(0, |meta| meta.len());
+        let size = std::fs::metadata(self.cache.root().join(self.manifest())).map_or(0, |meta| meta.len());
         if size > (MAX_TABLES as u64 + 4) * 16 {
             return Vec::new();
         }
-        self.cache.read(MANIFEST).and_then(|bytes| self.parse_manifest(&bytes).ok()).unwrap_or_default()
+        self.cache
+            .read(&self.manifest())
+            .and_then(|bytes| self.parse_manifest(&bytes).ok())
+            .unwrap_or_default()
     }
 
     fn parse_manifest(&self, bytes: &[u8]) -> Read<Vec<TableId>> {
@@ -117,14 +128,14 @@ impl Home {
         bytes.extend_from_slice(&tables.concat());
         let checksum = IdKey::new(*self.key).id(&bytes);
         bytes.extend_from_slice(&checksum);
-        if let Err(error) = self.cache.write(MANIFEST, &bytes) {
+        if let Err(error) = self.cache.write(&self.manifest(), &bytes) {
             // Files of this run stay behind: the next one that can write removes them.
             self.note_failure(&error);
             return;
         }
         let kept: HashSet<_> =
             tables.iter().map(hex).chain([LOCK.to_owned(), "manifest".to_owned()]).collect();
-        for file in std::fs::read_dir(self.cache.root().join(DIR)).into_iter().flatten().flatten() {
+        for file in std::fs::read_dir(self.cache.root().join(&self.dir)).into_iter().flatten().flatten() {
             if file.file_name().to_str().is_none_or(|name| !kept.contains(name)) {
                 let _ = std::fs::remove_file(file.path());
             }
@@ -161,7 +172,7 @@ impl Home {
         let sink = if keep == Keep::InMemory {
             Sink::Memory(Vec::new())
         } else {
-            make_private_dir(&self.cache.root().join(DIR))?;
+            make_private_dir(&self.cache.root().join(&self.dir))?;
             Sink::File(self.create(&path)?)
         };
         if keep == Keep::Private {

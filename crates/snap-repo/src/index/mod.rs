@@ -157,10 +157,20 @@ impl std::fmt::Debug for Index {
     }
 }
 
+/// How often the index is listed before what is listed and not there counts as missing.
+const LISTINGS: usize = 3;
+
 impl Index {
     /// Loads every index object: from the tables in `cache`, which are brought up to date, and else from the store. What is
-    /// damaged or forged is left out and reported.
+    /// damaged or forged is left out and reported. If a listed object is gone when it is read, a prune has replaced it, and
+    /// all is listed again.
     pub fn load(repository: &Repository, cache: Option<&Cache>) -> Result<(Self, Vec<Finding>)> {
+        for _ in 1..LISTINGS {
+            let (index, findings) = Self::load_in_batches(repository, cache, None)?;
+            if findings.iter().all(|finding| finding.code != crate::FindingCode::Missing) {
+                return Ok((index, findings));
+            }
+        }
         Self::load_in_batches(repository, cache, None)
     }
 

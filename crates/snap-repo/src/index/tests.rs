@@ -39,7 +39,7 @@ impl Lab {
     }
 
     fn tables(&self) -> PathBuf {
-        self.cache().root().join("tables")
+        self.cache().root().join("tables").join(self.repository.copy_id())
     }
 
     /// Table files.

@@ -3,11 +3,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{RawDir, SeekFrom, seek};
+use rustix::fs::{RawDir, RawDirEntry, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::stat_at;
-use crate::stat::Entry;
+use crate::stat::{Entry, FileType};
 
 /// One entry, or the name of one that could not be looked at.
 pub type EntryResult = Result<Entry, (Vec<u8>, io::Error)>;
@@ -31,8 +31,8 @@ impl DirHandle {
         Self { fd, listed_before: Mutex::new(false) }
     }
 
-    /// Inode numbers and names, as the directory has them, without `.` and `..`.
-    pub fn names(&self) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    /// What the directory itself says of its entries, without `.` and `..`.
+    fn listing<T>(&self, each: impl Fn(&RawDirEntry<'_>) -> T) -> io::Result<Vec<T>> {
         let mut listed_before = self.listed_before.lock().unwrap_or_else(PoisonError::into_inner);
         if *listed_before {
             seek(&self.fd, SeekFrom::Start(0))?;
@@ -51,11 +51,48 @@ impl DirHandle {
                 };
                 match entry.file_name().to_bytes() {
                     b"." | b".." => {}
-                    name => found.push((entry.ino(), name.to_vec())),
+                    _ => found.push(each(&entry)),
                 }
             }
             Ok(found)
         })
+    }
+
+    /// Inode numbers and names, as the directory has them.
+    pub fn names(&self) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        self.listing(|entry| (entry.ino(), entry.file_name().to_bytes().to_vec()))
+    }
+
+    /// Names and types, sorted by name. Entries are looked at only where the directory does not say what they are.
+    pub fn types(&self) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+        let listed = self.listing(|entry| {
+            let kind = match entry.file_type() {
+                rustix::fs::FileType::RegularFile => Some(FileType::File),
+                rustix::fs::FileType::Directory => Some(FileType::Dir),
+                rustix::fs::FileType::Symlink => Some(FileType::Symlink),
+                rustix::fs::FileType::Fifo => Some(FileType::Fifo),
+                rustix::fs::FileType::CharacterDevice => Some(FileType::CharDevice),
+                rustix::fs::FileType::BlockDevice => Some(FileType::BlockDevice),
+                rustix::fs::FileType::Socket => Some(FileType::Socket),
+                rustix::fs::FileType::Unknown => None,
+            };
+            (entry.file_name().to_bytes().to_vec(), kind)
+        })?;
+        let mut found = Vec::with_capacity(listed.len());
+        for (name, kind) in listed {
+            let kind = match kind {
+                Some(kind) => kind,
+                None => match stat_at(&self.fd, &name) {
+                    Ok(stat) => stat.kind,
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            found.push((name, kind));
+        }
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        found.dedup_by(|later, first| later.0 == first.0);
+        Ok(found)
     }
 
     /// Every entry with its status, sorted by name. An entry that vanished meanwhile comes as its error.

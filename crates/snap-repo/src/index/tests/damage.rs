@@ -136,6 +136,8 @@ fn a_cache_made_with_other_keys_is_not_believed_whatever_it_says() {
     forged.write(&lab.repository, &lab.cache()).unwrap();
     assert!(lab.load().plain_len("main", &forged.known(7)).is_some(), "it would be believed with our keys");
     forged.write(&theirs, &lab.cache()).unwrap();
+    std::fs::remove_dir_all(lab.tables()).unwrap();
+    std::fs::rename(lab.tables().with_file_name(theirs.copy_id()), lab.tables()).unwrap();
     let index = lab.load();
     assert_eq!((index.plain_len("main", &forged.known(7)), lab.fetched()), (None, 6));
     assert_knows(&index, 0..30, "read from the store");
@@ -213,7 +215,7 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     let lab = Lab::new();
     lab.put(&[pack(1, "main", 0, 0..100)]);
     // A file where the directory should be.
-    std::fs::create_dir_all(lab.cache().root()).unwrap();
+    std::fs::create_dir_all(lab.tables().parent().unwrap()).unwrap();
     std::fs::write(lab.tables(), b"").unwrap();
     let index = lab.load();
     assert_eq!((index.blobs(), index.packs().count()), (100, 1));

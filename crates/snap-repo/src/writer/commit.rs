@@ -1,0 +1,118 @@
+//! The commit point.
+
+use std::sync::Arc;
+
+use snap_format::{BlobId, Body, Envelope, ObjectId, ObjectKind, Summary, Time};
+
+use super::looks::Sabotage;
+use super::members::Member;
+use super::{Lagging, Writer, pending_name, settled_name};
+use crate::boxes::seal_box;
+use crate::pack_look::{PackLook, index_digest};
+use crate::snapshots::body_ad;
+use crate::{Area, Cache, Result, WriterStats, object_name, snapshot_cache};
+
+/// Proof that all packs and the index that names them are stored: the only thing that commits a snapshot.
+#[must_use = "a run that is not committed leaves nothing to restore"]
+#[derive(Debug)]
+pub struct IndexFlushed {
+    pub(super) writer: Writer,
+}
+
+/// A snapshot to be committed.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // as in `Envelope` and `Body`
+pub struct NewSnapshot {
+    pub time: Time,
+    pub dataset: String,
+    pub host: String,
+    pub previous: Option<ObjectId>,
+    pub tags: Vec<String>,
+    pub label: String,
+    pub summary: Summary,
+    pub root: BlobId,
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl IndexFlushed {
+    /// Copies that the run has left behind so far.
+    pub fn lagging(&self) -> Arc<Lagging> {
+        self.writer.lagging()
+    }
+
+    /// Bytes written so far and other counters.
+    pub fn stats(&self) -> &WriterStats {
+        self.writer.stats()
+    }
+
+    /// Ends the run without a snapshot: what was stored stays known to the next.
+    pub fn abandon(self) {
+        self.writer.settle();
+    }
+
+    /// Puts the snapshot and looks once more. Only then is it a success: in every copy that has not failed until then, the
+    /// same bytes.
+    pub fn commit(self, new: NewSnapshot) -> Result<ObjectId> {
+        let writer = &self.writer;
+        let members = &writer.members;
+        let mut body = Vec::new();
+        let plain = Body { root: new.root, paths: new.paths }.encode();
+        writer.run.0.seal_into(&body_ad(members.keyring().repository), &plain, &mut body)?;
+        let envelope = Envelope {
+            time: new.time,
+            dataset: new.dataset,
+            host: new.host,
+            domain: writer.domain.name.clone(),
+            previous: new.previous,
+            tags: new.tags,
+            label: new.label,
+            summary: new.summary,
+            run_key: writer.run.1,
+            body,
+            set: None,
+            log_segments: Vec::new(),
+        };
+        let bytes: snap_backend::Bytes =
+            seal_box(members.keyring(), ObjectKind::Snapshot, &envelope.encode())?.into();
+        let id = ObjectId(snap_crypto::hash(&bytes));
+        let name = object_name(Area::Snapshots, &id);
+        members.each(members.living(), |_, member| {
+            member.repository.backend().put(&name, bytes.clone())?;
+            Ok(())
+        })?;
+        // F27 d.
+        if writer.options.sabotage != Sabotage::NoLastLook {
+            writer.last_look()?;
+        }
+        if let Some(cache) = &writer.cache {
+            snapshot_cache::remember(writer.repository(), cache, &bytes);
+        }
+        writer.settle();
+        Ok(id)
+    }
+}
+
+impl Writer {
+    /// Tells the next run that nothing of this one is left to adopt. What fails here fails nothing.
+    pub(super) fn settle(&self) {
+        if let Some(cache) = &self.cache {
+            self.members.on_each(self.members.living(), |_, member| {
+                member.settle(cache);
+                Ok(())
+            });
+        }
+    }
+}
+
+impl Member {
+    fn settle(&self, cache: &Cache) {
+        if cache.write(&settled_name(&self.repository), b"").is_ok() {
+            cache.remove(&pending_name(&self.repository));
+            let (before, own) = (self.index.objects(), self.written.index_objects());
+            if !own.is_empty() {
+                let place = cache.place(&self.repository.backend().location());
+                PackLook::extend(&place, index_digest(before), index_digest(before.iter().chain(&own)));
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Two directories and a bucket hold one repository: each restores alone.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use snap_testkit::S3Server;
+
+use crate::config::{unnamed, write};
+use crate::lab::{Lab, Ran, files_below, finish, noise};
+
+const NAMES: [&str; 3] = ["disk", "second", "cloud"];
+
+/// A source, a configuration with three copies, and a server for one of them.
+pub struct Three {
+    pub lab: Lab,
+    pub server: S3Server,
+}
+
+impl Three {
+    /// The copies made, and nothing in them yet.
+    fn new() -> Self {
+        let three = Self { lab: Lab::new(), server: S3Server::start() };
+        three.version(1);
+        let text = format!(
+            "[repository]\nkey-file = \"owner.key\"\n\
+             [[repository.copies]]\nname = \"disk\"\npath = \"repo\"\n\
+             [[repository.copies]]\nname = \"second\"\npath = \"elsewhere/repo\"\n\
+             [[repository.copies]]\nname = \"cloud\"\nuri = \"{}\"\n\
+             credentials = {{ access-key-id = \"env:CLOUD_ID\", secret-access-key = \"env:CLOUD_SECRET\" }}\n\
+             retention = {{ last = 1 }}\n\
+             [dataset.docs]\nsource = \"source\"\nretention = {{ last = 3 }}\n",
+            three.server.uri("prefix")
+        );
+        write(&three.lab, "snap.toml", &text);
+        std::fs::create_dir(three.lab.path("elsewhere")).unwrap();
+        three.run(&["init", "--copy", "disk"]).summary(0);
+        let made = three.run(&["init", "--copy", "second", "--copy-of", "disk"]);
+        let id = made.summary(0)["repository_id"].clone();
+        let made = three.run(&["init", "--copy", "cloud", "--copy-of", "second"]);
+        assert_eq!(made.summary(0)["repository_id"], id);
+        three
+    }
+
+    fn version(&self, version: u64) {
+        write(&self.lab, "source/text", &format!("version {version}\n").repeat(2000));
+        std::fs::write(self.lab.path("source/noise"), noise(version, 300_000)).unwrap();
+        if version == 1 {
+            write(&self.lab, "source/kept", "kept");
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = unnamed(&self.lab, args);
+        let [(_, id), (_, secret)] = self.server.credentials();
+        command.env("CLOUD_ID", id).env("CLOUD_SECRET", secret);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        finish(self.command(args).output().unwrap())
+    }
+
+    fn backup(&self) -> Value {
+        self.run(&["backup", "--dataset", "docs"]).summary(0).clone()
+    }
+
+    /// What the newest snapshot of a copy, and of no other, gives back is the source as it is.
+    #[track_caller]
+    fn restores(&self, name: &str) {
+        let target = self.lab.path(&format!("restored-{name}"));
+        let _ = std::fs::remove_dir_all(&target);
+        let source = format!("latest:{}", self.lab.path("source").display());
+        self.run(&["restore", &source, "--target", target.to_str().unwrap(), "--copy", name]).summary(0);
+        same_files(&self.lab.path("source"), &target);
+    }
+
+    #[track_caller]
+    fn is_clean(&self, name: &str) {
+        let ran = self.run(&["check", "--read-data", "--copy", name]);
+        assert_eq!(ran.summary(0)["findings"], 0, "{name}");
+    }
+
+    fn snapshots(&self, name: &str) -> Vec<Value> {
+        let ran = self.run(&["snapshots", "--copy", name]);
+        ran.summary(0);
+        ran.lines.iter().filter(|line| line["event"] == "snapshot").map(|line| line["id"].clone()).collect()
+    }
+
+    fn hide(&self, is_hidden: bool) {
+        let (shown, hidden) = (self.lab.path("elsewhere"), self.lab.path("unmounted"));
+        if is_hidden { std::fs::rename(shown, hidden) } else { std::fs::rename(hidden, shown) }.unwrap();
+    }
+}
+
+#[track_caller]
+fn same_files(expected: &Path, found: &Path) {
+    let mut names: Vec<_> = files_below(expected);
+    names.sort();
+    assert!(!names.is_empty());
+    for name in &names {
+        let inside = name.strip_prefix(expected).unwrap();
+        assert_eq!(std::fs::read(name).unwrap(), std::fs::read(found.join(inside)).unwrap(), "{inside:?}");
+    }
+    assert_eq!(files_below(found).len(), names.len());
+}
+
+fn states(summary: &Value) -> Vec<(&str, &str)> {
+    let copies = summary["copies"].as_array().unwrap();
+    copies.iter().map(|copy| (copy["name"].as_str().unwrap(), copy["state"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_backup_writes_all_copies_and_each_restores_alone() {
+    let three = Three::new();
+    let first = three.backup();
+    assert_eq!(states(&first), NAMES.map(|name| (name, "ok")));
+    three.version(2);
+    let second = three.backup();
+    let ids = json!([first["snapshot"], second["snapshot"]]);
+    for name in NAMES {
+        assert_eq!(json!(three.snapshots(name)), ids);
+        three.restores(name);
+        three.is_clean(name);
+    }
+    // A copy by itself is a repository.
+    let alone = three.run(&["-r", "elsewhere/repo", "--key-file", "owner.key", "snapshots"]);
+    alone.summary(0);
+    let again = three.run(&["init", "--copy", "second", "--copy-of", "disk"]);
+    again.summary(1);
+}
+
+#[test]
+fn a_copy_that_is_away_lags_and_says_so() {
+    let three = Three::new();
+    three.backup();
+    three.version(2);
+    three.hide(true);
+    let ran = three.run(&["backup", "--dataset", "docs"]);
+    let summary = ran.summary(0);
+    assert_eq!(states(summary), [("disk", "ok"), ("second", "lagging"), ("cloud", "ok")]);
+    assert!(summary["copies"][1]["reason"].as_str().unwrap().contains("elsewhere"), "{summary}");
+    assert!(ran.stderr.contains("warning: the copy second lags"), "{}", ran.stderr);
+    for name in ["disk", "cloud"] {
+        three.restores(name);
+        three.is_clean(name);
+    }
+    // The first may be away as well.
+    std::fs::rename(three.lab.path("repo"), three.lab.path("gone")).unwrap();
+    three.version(3);
+    let summary = three.backup();
+    assert_eq!(states(&summary), [("disk", "lagging"), ("second", "lagging"), ("cloud", "ok")]);
+    assert_eq!((&summary["files_new"], &summary["files_unchanged"]), (&0.into(), &1.into()));
+    three.restores("cloud");
+    std::fs::rename(three.lab.path("gone"), three.lab.path("repo")).unwrap();
+    three.hide(false);
+    three.version(4);
+    assert_eq!(states(&three.backup()), NAMES.map(|name| (name, "ok")));
+    NAMES.iter().for_each(|name| three.restores(name));
+}
+
+#[test]
+fn if_all_copies_fail_the_backup_fails() {
+    let three = Three::new();
+    three.hide(true);
+    std::fs::rename(three.lab.path("repo"), three.lab.path("gone")).unwrap();
+    let mut command = three.command(&["backup", "--dataset", "docs"]);
+    let ran = finish(command.env("CLOUD_SECRET", "wrong").output().unwrap());
+    ran.summary(1);
+    for name in NAMES {
+        assert!(ran.stderr.contains(&format!("the copy {name}")), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_copy_that_is_away_during_a_rotation_gets_the_keys_with_the_next_backup() {
+    let three = Three::new();
+    three.backup();
+    three.hide(true);
+    let rotated = three.run(&["key", "rotate"]);
+    assert_eq!(states(rotated.summary(0)), [("disk", "ok"), ("second", "lagging"), ("cloud", "ok")]);
+    three.run(&["key", "add", "--role", "backup", "--new-key-file", "web.key"]).summary(0);
+    three.hide(false);
+    three.version(2);
+    // By somebody whom the copy has never heard of, and who may not read.
+    let mut command = three.command(&["backup", "--dataset", "docs", "--key-file", "web.key"]);
+    let ran = finish(command.output().unwrap());
+    assert_eq!(states(ran.summary(0)), NAMES.map(|name| (name, "ok")));
+    for name in NAMES {
+        three.restores(name);
+        let epochs = three.run(&["key", "list", "--copy", name]);
+        assert_eq!(epochs.lines[0]["epoch"], 2, "{name}");
+    }
+    three.is_clean("second");
+}
+
+#[test]
+fn keys_that_were_changed_on_each_copy_by_itself_stop_the_run() {
+    let three = Three::new();
+    three.backup();
+    for name in ["disk", "second"] {
+        // Another machine each time: this one would remember.
+        three.run(&["key", "rotate", "--copy", name, "--cache-dir", name]).summary(0);
+    }
+    let ran = three.run(&["backup", "--dataset", "docs"]);
+    ran.summary(1);
+    let error = ran.lines.iter().find(|line| line["event"] == "error").unwrap();
+    assert!(error["message"].as_str().unwrap().contains("have parted"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("key list --copy"), "{error}");
+}
