@@ -72,7 +72,7 @@ impl FileMap {
                 }
             }
         }
-        if map.data_len() + sum != map.size {
+        if map.data_len().checked_add(sum) != Some(map.size) {
             return Err(map.forged(store, node, "its size is not that of its chunks and holes"));
         }
         Ok(map)

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fuser::{Errno, FileAttr, FileType, ReplyData};
+use fuser::{Errno, FileAttr, FileType};
 use snap_format::{BlobId, Node, NodeKind};
 
 use crate::attr;
@@ -160,32 +160,35 @@ impl Core {
         Ok(map)
     }
 
-    /// Answers a read, now or when what it wants is there. The reply is the whole range, or an error: a short one would be
-    /// taken for the end of the file.
+    /// Answers a read, now or when what it wants is there. `reply` gets the whole range, or an error: a short one would be
+    /// taken for the end of the file. When everything ends before that, it is dropped.
     pub(crate) fn read(
         self: &Arc<Self>,
         ino: u64,
         map: &Arc<FileMap>,
         offset: u64,
         size: u32,
-        reply: ReplyData,
+        reply: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
     ) {
         let segments = map.segments(offset, size as usize);
+        if segments.is_empty() {
+            return reply(Ok(&[]));
+        }
         let reader = self.store.reader();
         let mut wants = Vec::with_capacity(segments.len());
         for segment in &segments {
             let Segment::Data(chunk, _) = segment else { continue };
             let id = map.chunks[*chunk];
             let Some(place) = reader.index().locate(&map.snap.domain.name, &id) else {
-                return reply.error(self.store.not_indexed(&id).errno());
+                return reply(Err(self.store.not_indexed(&id).errno()));
             };
             wants.push(Want { snap: Arc::clone(&map.snap), id, place });
         }
         let (core, asked) = (Arc::clone(self), wants.clone());
         let then = move |units: Vec<Opened>| match core.assemble(&segments, &asked, &units) {
-            Ok(Assembled::Within(unit, range)) => reply.data(&unit[range]),
-            Ok(Assembled::Whole(bytes)) => reply.data(&bytes),
-            Err(fault) => reply.error(fault.errno()),
+            Ok(Assembled::Within(unit, range)) => reply(Ok(&unit[range])),
+            Ok(Assembled::Whole(bytes)) => reply(Ok(&bytes)),
+            Err(fault) => reply(Err(fault.errno())),
         };
         self.units.with(wants, Box::new(then));
         self.read_ahead(ino, map, offset, u64::from(size));
@@ -273,7 +276,12 @@ impl Core {
             Some(_) => return Err(Errno::ENOTDIR.into()),
             None => {
                 let (holding, at) = self.entry(ino, load)?;
-                let tree = at.node().ok_or(Errno::ESTALE)?.tree().ok_or(Errno::ENOTDIR)?;
+                let node = at.node().ok_or(Errno::ESTALE)?;
+                // Nobody knows what was in it: it is not empty.
+                if node.unreadable {
+                    return Err(Errno::EACCES.into());
+                }
+                let tree = node.tree().ok_or(Errno::ENOTDIR)?;
                 Dir { ino, parent: holding.ino, tree, instance: Arc::clone(&holding.instance) }
             }
         };

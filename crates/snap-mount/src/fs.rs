@@ -31,7 +31,8 @@ pub(crate) struct SnapFs {
 }
 
 impl SnapFs {
-    fn answer<R: Send + 'static, T: 'static>(
+    /// Has `ask` answered from memory, or else by the pool, and the answer sent by `send`.
+    pub(crate) fn answer<R: Send + 'static, T: 'static>(
         &self,
         reply: R,
         ask: impl Fn(&Core, Load) -> Answer<T> + Send + 'static,
@@ -50,7 +51,7 @@ impl SnapFs {
     }
 
     /// Gives a page of a directory, and has those below it fetched: they will be looked into next.
-    fn list<R: Send + 'static>(
+    pub(crate) fn list<R: Send + 'static>(
         &self,
         ino: INodeNo,
         offset: u64,
@@ -163,7 +164,10 @@ impl Filesystem for SnapFs {
             reply,
             move |core, load| core.map(ino.0, load),
             move |core, reply, map| match map {
-                Ok(map) => core.read(ino.0, &map, offset, size, reply),
+                Ok(map) => core.read(ino.0, &map, offset, size, move |bytes| match bytes {
+                    Ok(bytes) => reply.data(bytes),
+                    Err(errno) => reply.error(errno),
+                }),
                 Err(errno) => reply.error(errno),
             },
         );
@@ -245,10 +249,10 @@ impl Filesystem for SnapFs {
 }
 
 /// Takes an entry, the offset behind it, its name, and how long it may be believed; says whether there is no more room.
-type AddEntry<'a> = dyn FnMut(&FileAttr, u64, &[u8], Duration) -> bool + 'a;
+pub(crate) type AddEntry<'a> = dyn FnMut(&FileAttr, u64, &[u8], Duration) -> bool + 'a;
 
 /// Gives the entries of a page, with the offsets behind them, until it is told that there is no more room.
-fn each_entry(core: &Core, ino: u64, offset: u64, page: &Page, add: &mut AddEntry<'_>) {
+pub(crate) fn each_entry(core: &Core, ino: u64, offset: u64, page: &Page, add: &mut AddEntry<'_>) {
     let dots: [(&[u8], u64); 2] = [(b".", ino), (b"..", core.parent(ino, page))];
     for (at, (name, ino)) in (0..).zip(dots).skip(offset as usize) {
         let attr = attr::of_top(ino, FileType::Directory, snap_format::Time::default(), core.owner, 0);

@@ -26,6 +26,8 @@ mod refresh;
 mod snapshots;
 mod store;
 mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tops;
 mod trees;
 mod units;
@@ -39,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use rustix::mount::UnmountFlags;
-use snap_repo::{Cache, Repository, Snapshot};
+use snap_repo::{Cache, RepoError, Repository, Snapshot};
 
 use crate::core::Core;
 use crate::dirs::Dirs;
@@ -141,25 +143,11 @@ impl Mount {
         let dir = point::check(dir)?;
         std::fs::File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
         let store = Arc::new(Store::open(repository.clone(), options.cache.clone(), Reports::new(observer))?);
-        let tops = Arc::new(Tops::default());
-        let (tops, list) = match shown {
-            Shown::One(snapshot) => (Arc::new(Tops::of_one(*snapshot)), None),
-            Shown::All(list) => {
-                let set = list()?;
-                set.findings.iter().for_each(|finding| store.reports.finding(finding));
-                tops.show(&set.snapshots);
-                (tops, Some(list))
-            }
-        };
-        let (core, pool) = match start_threads(&store, tops, list, options) {
-            Ok(started) => started,
+        let fs = match file_system(&store, shown, options)? {
+            Ok(fs) => fs,
             Err(source) => return Err(MountError::Refused { dir, source }),
         };
-        let fs = SnapFs {
-            core: Arc::clone(&core),
-            pool: pool.clone(),
-            checks_permissions: options.check_permissions,
-        };
+        let (core, pool) = (Arc::clone(&fs.core), fs.pool.clone());
         let served = Session::new(fs, &dir, &config(options)).and_then(|mut session| {
             let unmounter = Mutex::new(session.unmount_callable());
             let serve = std::thread::Builder::new().name("mount".into()).spawn(move || session.run())?;
@@ -217,6 +205,25 @@ impl Drop for Mount {
         }
         stop(&self.core, &self.pool);
     }
+}
+
+/// What answers the kernel, its threads running; [`stop`] ends them. The second error is that there can be none.
+fn file_system(
+    store: &Arc<Store>,
+    shown: Shown,
+    options: &MountOptions,
+) -> Result<io::Result<SnapFs>, RepoError> {
+    let (tops, list) = match shown {
+        Shown::One(snapshot) => (Tops::of_one(*snapshot), None),
+        Shown::All(list) => {
+            let (tops, set) = (Tops::default(), list()?);
+            set.findings.iter().for_each(|finding| store.reports.finding(finding));
+            tops.show(&set.snapshots);
+            (tops, Some(list))
+        }
+    };
+    let started = start_threads(store, Arc::new(tops), list, options);
+    Ok(started.map(|(core, pool)| SnapFs { core, pool, checks_permissions: options.check_permissions }))
 }
 
 fn start_threads(

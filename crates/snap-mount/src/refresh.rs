@@ -57,6 +57,12 @@ impl Refresh {
         self.lock().listed.is_some_and(|listed| listed.elapsed() < EVERY)
     }
 
+    /// As if it had been a while since the last list.
+    #[cfg(feature = "testing")]
+    pub(crate) fn be_old(&self) {
+        self.lock().listed = None;
+    }
+
     /// Has the snapshots listed, and waits for that for a moment.
     pub(crate) fn wait(&self) {
         let mut state = self.lock();
@@ -88,7 +94,8 @@ impl Refresh {
         }
     }
 
-    fn update(&self, store: &Store, tops: &Tops) {
+    /// Shows what there is now.
+    pub(crate) fn update(&self, store: &Store, tops: &Tops) {
         let listed = (self.list)().and_then(|set| {
             // What is new may lie in new packs.
             if !tops.has_all(&set.snapshots) {

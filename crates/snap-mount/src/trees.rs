@@ -47,13 +47,14 @@ impl At {
 
     /// Its position in the directory.
     pub(crate) fn position(&self) -> u64 {
-        self.base + self.index as u64
+        // A branch may lie; what comes of that is no inode.
+        self.base.saturating_add(self.index as u64)
     }
 
     /// The nodes of the leaf from there on, with their positions.
     pub(crate) fn rest(&self) -> impl Iterator<Item = (u64, &Node)> {
         let nodes = nodes(&self.leaf).get(self.index..).unwrap_or_default();
-        nodes.iter().enumerate().map(|(at, node)| (self.position() + at as u64, node))
+        nodes.iter().enumerate().map(|(at, node)| (self.position().saturating_add(at as u64), node))
     }
 
     /// The trees of the directories from there on.

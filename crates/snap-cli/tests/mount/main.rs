@@ -1,9 +1,11 @@
-//! Real mounts, looked at by the programs that people use. Without /dev/fuse they fail: they are not skipped.
+//! Mounts: real ones, looked at by the programs that people use, and what answers the kernel, asked directly. Where nothing can
+//! be mounted the former fail, unless somebody who will say so sets `SNAP_TEST_NO_FUSE=1`.
 #![allow(clippy::unwrap_used, missing_docs)] // helpers of tests fail as tests do
 
 #[path = "../../../snap-engine/tests/common/mod.rs"]
 mod common;
 mod faithful;
+mod inside;
 mod lists;
 mod program;
 mod programs;
@@ -17,6 +19,28 @@ use common::Lab;
 use snap_backend::Backend;
 use snap_mount::{Mount, MountObserver, MountOptions, Shown};
 use snap_repo::{Finding, Repository, Secret, SnapshotSet};
+
+/// Whether this test is to mount something. It is, but where `scripts/test` has found that it cannot be.
+pub fn can_mount() -> bool {
+    if std::env::var_os("SNAP_TEST_NO_FUSE").is_some_and(|value| value == "1") {
+        return false;
+    }
+    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+        panic!(
+            "no mount can be tested: /dev/fuse cannot be opened: {error}. A container needs --device /dev/fuse \
+             --cap-add SYS_ADMIN; SNAP_TEST_NO_FUSE=1 leaves these tests out"
+        );
+    }
+    true
+}
+
+/// Takes a mount away as a user would.
+pub fn unmount(dir: &Path) {
+    let (program, options) =
+        if common::odd::is_root() { ("umount", &[][..]) } else { ("fusermount3", &["-u"][..]) };
+    let status = std::process::Command::new(program).args(options).arg(dir).status().unwrap();
+    assert!(status.success());
+}
 
 /// Keeps what it hears.
 #[derive(Default)]

@@ -8,10 +8,13 @@ use snap_backend::testing::RecordingBackend;
 use snap_backend::{MemoryBackend, Operation};
 
 use crate::common::{Lab, odd};
-use crate::{latest, mount_latest, mount_over};
+use crate::{can_mount, latest, mount_latest, mount_over};
 
 #[test]
 fn four_readers_fetch_what_one_fetches() {
+    if !can_mount() {
+        return;
+    }
     let recording = RecordingBackend::new(Arc::new(MemoryBackend::new()));
     let lab = Lab::over(tempfile::tempdir().unwrap(), Arc::new(recording.clone()));
     let content = odd::noise(7, 40 << 20);
@@ -42,6 +45,9 @@ fn four_readers_fetch_what_one_fetches() {
 
 #[test]
 fn any_range_of_any_file() {
+    if !can_mount() {
+        return;
+    }
     let lab = Lab::new();
     let mut text = odd::text(9 << 20);
     std::fs::write(lab.source("text"), &text).unwrap();
