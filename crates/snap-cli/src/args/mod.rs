@@ -5,6 +5,7 @@
 
 mod backup;
 mod config;
+mod copy;
 mod history;
 mod key;
 mod look;
@@ -21,6 +22,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use copy::CopyArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
@@ -160,6 +162,8 @@ Examples:
     Restore(Box<RestoreArgs>),
     /// Show snapshots as a file system, to look around and copy from.
     Mount(MountArgs),
+    /// Bring copies up to date.
+    Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
@@ -236,6 +240,7 @@ impl Command {
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
             Self::Mount(_) => "mount",
+            Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",

@@ -26,7 +26,7 @@ fn make(top: &Path) {
         std::os::unix::fs::symlink("../nowhere\u{e4}", dir.join("link")).unwrap();
     }
     odd::set_xattr(&top.join("d3/e/text"), "user.note", b"\xff\0");
-    odd::set_xattr(&top.join("d4"), "system.posix_acl_access", &odd::acl(12_345));
+    odd::set_xattr(&top.join("d4/e/noise"), "system.posix_acl_access", &odd::acl(12_345));
     odd::sparse(&top.join("sparse"), 30 << 20, &[(9 << 20, odd::noise(3, 2 << 20))]);
     std::fs::write(top.join("d7/e/needle"), b"in a\nhaystack-17\n").unwrap();
     odd::set_time(&top.join("d7/e"), 1_111_111_111, 111_111_111);
