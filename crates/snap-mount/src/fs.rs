@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::core::{Core, FOR_EVER, FOR_NOW, Found, Page};
@@ -28,6 +28,8 @@ pub(crate) struct SnapFs {
     pub(crate) pool: Pool,
     /// The kernel compares modes, owners and ACLs with who asks.
     pub(crate) checks_permissions: bool,
+    /// `fusermount3` opens the root to see whether anybody still answers.
+    pub(crate) is_watched: bool,
 }
 
 impl SnapFs {
@@ -90,8 +92,10 @@ impl Filesystem for SnapFs {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_AUTO_INVAL_DATA
-            | InitFlags::FUSE_NO_OPEN_SUPPORT
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            | InitFlags::FUSE_NO_OPEN_SUPPORT;
+        if !self.is_watched {
+            wanted |= InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        }
         if self.checks_permissions {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
@@ -146,7 +150,11 @@ impl Filesystem for SnapFs {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        match self.is_watched {
+            // A kernel that does not ask opens what is dead, too.
+            true => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
+            false => reply.error(Errno::ENOSYS),
+        }
     }
 
     fn read(

@@ -223,7 +223,17 @@ fn file_system(
         }
     };
     let started = start_threads(store, Arc::new(tops), list, options);
-    Ok(started.map(|(core, pool)| SnapFs { core, pool, checks_permissions: options.check_permissions }))
+    Ok(started.map(|(core, pool)| SnapFs {
+        core,
+        pool,
+        checks_permissions: options.check_permissions,
+        is_watched: is_watched(options),
+    }))
+}
+
+/// Whether `fusermount3` stays and unmounts when the program dies.
+const fn is_watched(options: &MountOptions) -> bool {
+    options.allow_other && options.auto_unmount
 }
 
 fn start_threads(
@@ -266,7 +276,7 @@ fn config(options: &MountOptions) -> Config {
     if options.check_permissions {
         config.mount_options.push(MountOption::DefaultPermissions);
     }
-    if options.allow_other && options.auto_unmount {
+    if is_watched(options) {
         config.mount_options.push(MountOption::AutoUnmount);
     }
     if options.allow_other {

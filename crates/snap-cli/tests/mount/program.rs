@@ -147,6 +147,7 @@ fn a_killed_program_leaves_nothing_that_hangs() {
     }
     let home = Home::new();
     let running = home.mount(&[]);
+    assert!(!is_empty(&home.path("mnt")));
     running.kill("-KILL");
     let began = Instant::now();
     // Dead, not hanging: every look fails at once.
@@ -165,6 +166,7 @@ fn a_killed_program_leaves_nothing_that_hangs() {
     }
     // With others let in, fusermount3 stays behind and unmounts.
     let running = home.mount(&["--allow-other"]);
+    assert!(!is_empty(&home.path("mnt")));
     running.kill("-KILL");
     let began = Instant::now();
     while !std::fs::read_dir(home.path("mnt")).is_ok_and(|mut entries| entries.next().is_none()) {
