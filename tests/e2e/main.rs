@@ -4,6 +4,7 @@
 mod conditions;
 mod config;
 mod copies;
+mod erase;
 mod golden;
 mod heal;
 mod immutable;
@@ -14,5 +15,7 @@ mod least;
 mod look;
 mod policy;
 mod prune;
+mod repair;
 mod retention;
 mod roles;
+mod unexpected;

@@ -6,11 +6,13 @@
 mod backup;
 mod config;
 mod copy;
+mod erase;
 mod history;
 mod key;
 mod look;
 mod mount;
 mod prune;
+mod repair;
 mod restore;
 mod retention;
 pub mod values;
@@ -23,11 +25,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use copy::CopyArgs;
+pub use erase::EraseArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
 pub use mount::MountArgs;
 pub use prune::PruneArgs;
+pub use repair::RepairArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -166,10 +170,14 @@ Examples:
     Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Rebuild what can be rebuilt, and mark what is lost.
+    Repair(RepairArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
     /// Free the space of what no snapshot needs any more.
     Prune(PruneArgs),
+    /// Take files, or whole snapshots, out of the repository.
+    Erase(Box<EraseArgs>),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -242,8 +250,10 @@ impl Command {
             Self::Mount(_) => "mount",
             Self::Copy(_) => "copy",
             Self::Check(_) => "check",
+            Self::Repair(_) => "repair",
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",
+            Self::Erase(_) => "erase",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
@@ -258,7 +268,8 @@ impl Command {
     pub const fn reads_content(&self) -> bool {
         matches!(
             self,
-            Self::Ls(_)
+            Self::Check(CheckArgs { repair: false, .. })
+                | Self::Ls(_)
                 | Self::Find(_)
                 | Self::Versions(_)
                 | Self::Diff(_)
@@ -266,7 +277,6 @@ impl Command {
                 | Self::Cat(_)
                 | Self::Restore(_)
                 | Self::Mount(_)
-                | Self::Check(_)
         )
     }
 
