@@ -5,6 +5,7 @@ use std::error::Error;
 use snap_backend::{BackendError, ErrorKind, Operation};
 use snap_crypto::CryptoError;
 use snap_engine::EngineError;
+use snap_mount::{MountError, PointProblem};
 use snap_ops::{ConfigError, SecretError};
 use snap_repo::{RepoError, parse_object_name};
 
@@ -155,6 +156,39 @@ impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
         Self::of(&error, (Exit::Failed, Some("snap.toml says that credentials are there")))
     }
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let verdict = judge_mount(&error);
+        Self::of(&error, verdict)
+    }
+}
+
+fn judge_mount(error: &MountError) -> Verdict {
+    let hint = match error {
+        MountError::Repo(error) => return judge_repo(error),
+        MountError::Point { why, .. } => match why {
+            PointProblem::Missing => "make the directory first",
+            PointProblem::NotEmpty => "name an empty directory: what is in this one would be hidden",
+            PointProblem::Mounted => {
+                "name another directory, or take it away: `umount DIR`, or `fusermount3 -u DIR`"
+            }
+            PointProblem::Stale => {
+                "take it away: `umount -l DIR`, or `fusermount3 -u DIR` as an ordinary user"
+            }
+            _ => "name an empty directory that you may read",
+        },
+        MountError::NoFuse(_) => {
+            "load the module (`modprobe fuse`); in a container: --device /dev/fuse --cap-add SYS_ADMIN; \
+             `snap restore` and `snap cat` need none"
+        }
+        MountError::Refused { .. } => {
+            "an ordinary user needs fusermount3 (package fuse3), and user_allow_other in /etc/fuse.conf for --allow-other"
+        }
+        _ => "take away what is left: `umount -l DIR`",
+    };
+    (Exit::Failed, Some(hint))
 }
 
 fn judge_engine(error: &EngineError) -> Verdict {

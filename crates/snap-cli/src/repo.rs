@@ -611,9 +611,10 @@ pub fn open_or_create_default(app: &App) -> Result<(Opened, Option<Created>), Fa
 }
 
 impl Opened {
-    /// Device and inode of the repository and of the caches: never backed up.
+    /// Device and inode of the repository, of the caches and of what `snap mount` shows: never backed up.
     pub fn protected(&self) -> Vec<(u64, u64)> {
         let root = self.repository.backend().local_root();
-        root.into_iter().chain(self.cache_base.as_deref()).filter_map(system::identity).collect()
+        let own = root.into_iter().chain(self.cache_base.as_deref()).filter_map(system::identity);
+        own.chain(snap_mount::mounted()).collect()
     }
 }

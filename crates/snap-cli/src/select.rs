@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use snap_backend::ErrorKind;
 use snap_engine::{EngineError, Selector, SnapshotFilter};
 use snap_format::{ObjectId, Time};
+use snap_mount::ListSnapshots;
 use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
 use crate::app::App;
@@ -63,6 +64,28 @@ pub fn load_with_records(
 ) -> Result<Snapshots, Failure> {
     let wants = Wants { with_paths, with_records: true, others: Others::ForWhatIsDamaged };
     read(app, opened, filter, wants).map(meant)
+}
+
+/// Lists the snapshots that pass the filters, oldest first, as often as it is called.
+pub fn lister(app: &App, opened: &Opened, filter: &FilterArgs) -> Result<ListSnapshots, Failure> {
+    let filter = engine_filter(app, filter)?;
+    let repository = opened.repository.clone();
+    Ok(Box::new(move || {
+        let (mut set, overlays) = match filter.tags.is_empty() {
+            true => (repository.snapshots()?, Overlays::default()),
+            false => repository.snapshots_with_overlays()?,
+        };
+        set.findings.extend(overlays.findings.into_iter().chain(overlays.unreadable));
+        let mut bodies = HashMap::new();
+        if !filter.paths.is_empty() {
+            let (opened, findings) = repository.open_bodies(&set.snapshots)?;
+            set.findings.extend(findings);
+            bodies = opened;
+        }
+        let paths = |snapshot: &Snapshot| bodies.get(&snapshot.id).map_or(&[][..], |body| &body.paths);
+        set.snapshots.retain(|snapshot| filter.matches(snapshot, paths(snapshot)));
+        Ok(set)
+    }))
 }
 
 /// Everything, for who decides what becomes of it.

@@ -48,6 +48,12 @@ impl Env {
     pub fn cache_dir(&self) -> Option<PathBuf> {
         Some(self.directory("XDG_CACHE_HOME", ".cache")?.join("snap"))
     }
+
+    /// Whether a program is in the search path.
+    pub fn finds_program(&self, name: &str) -> bool {
+        let path = self.get("PATH");
+        path.is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(name).is_file()))
+    }
 }
 
 impl FromIterator<(String, OsString)> for Env {

@@ -10,6 +10,7 @@ mod erase;
 mod history;
 mod key;
 mod look;
+mod mount;
 mod prune;
 mod repair;
 mod restore;
@@ -28,6 +29,7 @@ pub use erase::EraseArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
+pub use mount::MountArgs;
 pub use prune::PruneArgs;
 pub use repair::RepairArgs;
 pub use restore::RestoreArgs;
@@ -162,6 +164,8 @@ Examples:
     Stats,
     /// Bring a snapshot, or a part of it, back.
     Restore(Box<RestoreArgs>),
+    /// Show snapshots as a file system, to look around and copy from.
+    Mount(MountArgs),
     /// Bring copies up to date.
     Copy(CopyArgs),
     /// Verify the repository.
@@ -243,6 +247,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
+            Self::Mount(_) => "mount",
             Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Repair(_) => "repair",
@@ -271,6 +276,7 @@ impl Command {
                 | Self::Deleted(_)
                 | Self::Cat(_)
                 | Self::Restore(_)
+                | Self::Mount(_)
         )
     }
 

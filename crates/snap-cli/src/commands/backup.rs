@@ -281,6 +281,13 @@ fn source(
             stream: Box::new(CommandOutput::start(&args.argv, &app.signals)?),
         });
     }
+    if let Some(path) = paths.iter().find(|path| snap_mount::is_in_a_mount(path)) {
+        return Err(Failure::usage(format!(
+            "{} is what a `snap mount` shows",
+            text::printable(path.as_os_str().as_bytes())
+        ))
+        .hint("snapshots are not backed up again; name the source itself"));
+    }
     let working_dir = select::working_dir()?;
     let root = |path: &PathBuf| PathBuf::from(std::ffi::OsString::from_vec(absolute(path, &working_dir)));
     let filter = FilterOptions {

@@ -18,6 +18,7 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod mount;
 mod pin;
 mod policy;
 mod prune;
@@ -76,6 +77,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
             | Command::Deleted(_)
             | Command::Cat(_)
             | Command::Restore(_)
+            | Command::Mount(_)
             | Command::Backup(_)
             | Command::Forget(_)
             | Command::Pin(_)
@@ -95,6 +97,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
+        Command::Mount(args) => mount::run(app, &args),
         Command::Copy(args) => copy::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Repair(args) => repair::run(app, &args),
