@@ -43,6 +43,14 @@ impl Place {
         }
     }
 
+    /// The configured copies beside this one; none if a flag or variable named it.
+    pub fn siblings(app: &App, of: &Self) -> Result<Vec<Self>, Failure> {
+        let is_configured = matches!(config::copies(app)?, Some((_, config::Origin::Config)));
+        let all = app.config()?.filter(|_| is_configured).map(|config| config.copies.as_slice());
+        let others = all.unwrap_or_default().iter().filter(|copy| copy.name != of.copy.name);
+        Ok(others.map(|copy| Self { copy: copy.clone(), default_key: None }).collect())
+    }
+
     /// The copy that is configured under this name, else the repository at that place.
     pub fn named(app: &App, name: &str) -> Result<Self, Failure> {
         let configured = app.config()?.and_then(|config| config.copies.iter().find(|copy| copy.name == name));
@@ -294,6 +302,11 @@ pub fn other_copies(app: &App, opened: &Opened) -> Result<Option<Box<OpenCopies>
         others.iter().filter_map(open_one).collect()
     };
     Ok(Some(Box::new(open)))
+}
+
+/// Opens this one and no other.
+pub fn open_place(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
+    open_at(app, place, purpose).map_err(|failure| place.explain(failure))
 }
 
 fn open_at(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {

@@ -3,7 +3,7 @@
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
-//! - [`check()`] verifies a repository, [`check_keyless`] without any key.
+//! - [`check()`] verifies a repository, [`check_keyless`] without any key; [`heal()`] brings back what is damaged.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
 //! - [`erase::ErasePlan`] takes paths out of snapshots, or whole snapshots.
 //! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
@@ -24,6 +24,7 @@ mod copy;
 pub mod erase;
 mod error;
 mod forget;
+mod heal;
 pub mod locks;
 pub mod look;
 mod prune;
@@ -39,9 +40,10 @@ mod work;
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
-pub use copy::{CopyOptions, CopyReport, copy_snapshots};
+pub use copy::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
+pub use heal::{HealOptions, HealReport, Sibling, heal};
 pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};

@@ -20,6 +20,7 @@ mod copies;
 mod epochs;
 mod error;
 mod forget;
+mod heal;
 mod index;
 mod keyring;
 mod listing;
@@ -43,7 +44,7 @@ mod verify;
 mod whole_pack;
 mod writer;
 
-pub use blob_reader::{BlobReader, EachBlob, OpenCopies};
+pub use blob_reader::{BlobReader, EachBlob, OpenCopies, Rescued};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use copies::Epochs;
@@ -64,7 +65,8 @@ pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
 pub use writer::{
-    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Stored, Writer, WriterCopy, WriterOptions,
+    WriterStats,
 };
 
 /// One word for the result of everything here.

@@ -263,14 +263,14 @@ impl Command {
     pub const fn reads_content(&self) -> bool {
         matches!(
             self,
-            Self::Ls(_)
+            Self::Check(CheckArgs { repair: false, .. })
+                | Self::Ls(_)
                 | Self::Find(_)
                 | Self::Versions(_)
                 | Self::Diff(_)
                 | Self::Deleted(_)
                 | Self::Cat(_)
                 | Self::Restore(_)
-                | Self::Check(_)
         )
     }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use snap_engine::{CheckOptions, CheckReport, ReadData, check, check_keyless};
 use snap_repo::{Area, Finding, FindingCode, RepoError, object_name};
 
-use super::{Done, Outcome, immutable};
+use super::{Done, Outcome, heal, immutable};
 use crate::app::App;
 use crate::args::CheckArgs;
 use crate::args::values::Subset;
@@ -19,6 +19,9 @@ const SHOWN_PATHS: usize = 20;
 pub fn run(app: &App, args: &CheckArgs) -> Outcome {
     if args.immutable {
         return immutable::run(app, args.require_immutable);
+    }
+    if args.repair {
+        return heal::run(app, CheckOptions { read_data: read_data(args)? });
     }
     let report = if args.keyless { without_key(app)? } else { with_key(app, args)? };
     for finding in &report.findings {
@@ -99,6 +102,14 @@ fn read_data(args: &CheckArgs) -> Result<ReadData, Failure> {
 }
 
 fn show(app: &App, report: &CheckReport) {
+    show_findings(app, report);
+    if !report.findings.is_empty() {
+        app.out.tell(&format!("hint: {}", hint(&report.findings)));
+    }
+}
+
+/// Lists what was found, and counts it.
+pub fn show_findings(app: &App, report: &CheckReport) {
     let out = &app.out;
     let mut code = None;
     for finding in &report.findings {
@@ -119,7 +130,6 @@ fn show(app: &App, report: &CheckReport) {
         let ids: Vec<_> = snapshots.into_iter().map(text::short).collect();
         out.line(&format!("snapshots touched: {}", ids.join(", ")));
     }
-    out.tell(&format!("hint: {}", hint(&report.findings)));
 }
 
 /// What is no damage, and yet nobody's.
@@ -146,8 +156,8 @@ fn hint(findings: &[Finding]) -> &'static str {
         return "somebody who may not wrote to this store: change its credentials, look at `snap key list`, and delete \
                 nothing";
     }
-    "restore what you need now: `snap restore` brings back all but what is named here. Delete nothing in the store; \
-     `snap repair --dry-run` shows what can be rebuilt"
+    "`snap check --repair` brings back what another copy has, or a file that is still what it was; `snap repair --dry-run` shows \
+     what can be done about the rest. Delete nothing in the store; `snap restore` brings back all but what is named here"
 }
 
 fn show_finding(app: &App, finding: &Finding) {

@@ -11,6 +11,7 @@ mod diff;
 mod erase;
 mod find;
 mod forget;
+mod heal;
 mod immutable;
 mod init;
 mod key;

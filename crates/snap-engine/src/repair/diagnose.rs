@@ -41,11 +41,11 @@ impl Diagnosis {
         self.actions.push(Action { ill, finding, does: does.into() });
     }
 
-    /// Whether a blob can be had from a whole pack. Of several who say where it lies, one must be right.
+    /// Whether a blob can be had from a whole pack.
     pub(super) fn has(&self, domain: &str, kind: BlobKind, id: &BlobId) -> bool {
-        self.index.packs_of(domain, id, |number| {
-            let said = self.index.pack(number).filter(|pack| pack.kind == kind);
-            said.is_some_and(|pack| self.truth.get(&pack.id) == Some(&pack.digest))
+        self.index.claims(domain, id).iter().any(|place| {
+            let said = self.index.pack(place.pack).map(|pack| pack.digest);
+            place.kind == kind && said.is_some() && self.truth.get(&place.pack_id).copied() == said
         })
     }
 
