@@ -4,8 +4,7 @@ const REPAIR_HELP: &str = "\
 Reads everything, then rebuilds what can be rebuilt: the config and its twin, lost epochs from this machine's cache, the index
 from the headers of packs, what is left of damaged packs. What is lost for good is never hidden: a file keeps its size, what
 is missing becomes a hole, and the attribute user.snap.missing tells where; its snapshot gets the tag `repaired`.
-What another copy still has is better brought back from there first: a damaged object may be replaced by the whole one of the
-same name. Needs an owner's key.
+What another copy still has, or the source, `snap check --repair` brings back: run that first. Needs an owner's key.
 Exit code 4 says that something is lost, or, of a rehearsal, that something is wrong.
 
 Examples:

@@ -128,8 +128,8 @@ fn tell(app: &App, report: &RepairReport, dry_run: bool) {
     }
     if report.lost_count > 0 {
         out.tell(
-            "hint: where another copy still has what is missing, bring it back from there before this is run: an object \
-             that is damaged here may be replaced by the whole one of the same name",
+            "hint: what another copy or the source still has, `snap check --repair` brings back, as long as the \
+             snapshots are not written anew: run that first",
         );
     }
 }
