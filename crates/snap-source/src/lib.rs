@@ -38,6 +38,7 @@ mod names;
 mod patterns;
 mod source;
 mod stat;
+mod streams;
 mod tar;
 mod target;
 
@@ -49,6 +50,7 @@ pub use matcher::{PathMatcher, Verdict};
 pub use names::Names;
 pub use source::{Located, Residency, SourceDir, SourceFile};
 pub use stat::{Entry, FileType, Stat};
+pub use streams::{EntryStream, StoredFile, StoredFiles, StreamSource};
 pub use tar::{TarError, TarWriter};
 pub use target::{TargetDir, TargetFile};
 

@@ -10,12 +10,15 @@ const AFTER_HELP: &str = "\
 `restore latest --target X` recreates absolute paths below X. `restore latest:/srv/app --target X` puts the contents
 of /srv/app into X; of a file, the file. `--target /` restores in place, `--target -` writes a tar.
 Only what differs is fetched and written: run it again after an interruption.
+A database, /DB, a schema, /DB/tables/SCHEMA, or a table, /DB/tables/SCHEMA/TABLE.copy, goes into postgres://…/NEW, a database that is
+made if it is not there and must be empty, or not have those tables.
 
 Examples:
   snap restore latest --target /tmp/look
   snap restore latest:/srv/app --target /srv/app --dry-run
   snap restore latest:/srv/app --target /srv/app --missing-only
   snap restore latest~1 --target / --include /etc/nginx
+  snap restore latest:/shop --target postgres://postgres@/shop_again
   snap restore latest:/srv/app --target - | ssh web2 tar -x -C /srv/app";
 
 /// What `restore` takes.
@@ -26,8 +29,8 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = values::snapshot_path())]
     pub snapshot: SnapshotPath,
 
-    /// Directory to restore into, made if missing; - writes a tar to standard output.
-    #[arg(long, value_name = "DIR|-", value_hint = ValueHint::DirPath)]
+    /// Directory to restore into, made if missing; - writes a tar to standard output; or the URI of a database.
+    #[arg(long, value_name = "DIR|URI|-", value_hint = ValueHint::DirPath)]
     pub target: PathBuf,
 
     /// Restore only what this pattern matches; may be repeated.
@@ -73,6 +76,11 @@ pub struct RestoreArgs {
 }
 
 impl RestoreArgs {
+    /// The target, if it is a URI and no directory.
+    pub fn target_uri(&self) -> Option<&str> {
+        self.target.to_str().filter(|target| target.contains("://"))
+    }
+
     /// Whether a tar goes to standard output.
     pub fn is_tar(&self) -> bool {
         self.target.as_os_str() == "-"

@@ -5,6 +5,7 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod database;
 mod deleted;
 mod diff;
 mod find;

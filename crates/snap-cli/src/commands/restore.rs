@@ -6,6 +6,7 @@ use serde_json::json;
 use snap_engine::{EngineError, Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 
 use super::cat::refuse_terminal;
+use super::database;
 use super::ls::browse;
 use super::{Done, Outcome};
 use crate::app::App;
@@ -16,6 +17,9 @@ use crate::repo;
 use crate::select::{self, Chosen};
 
 pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
+    if let Some(uri) = args.target_uri().filter(|uri| database::is_database(uri)) {
+        return database::restore(app, args, uri);
+    }
     validate(app, args)?;
     let began = Instant::now();
     let opened = repo::open(app, repo::Purpose::Reading)?;
