@@ -13,6 +13,7 @@ mod lab;
 mod least;
 mod look;
 mod policy;
+mod postgres;
 mod prune;
 mod retention;
 mod roles;
