@@ -68,7 +68,8 @@ INSERT INTO shop.types VALUES (
   '[1,5)', 'empty', '(,1.5]', '[2024-01-01,)', '[2024-01-01 00:00+00,2024-01-02 00:00+00)', '[2024-01-01,2024-02-01)', '[0.1,0.2]',
   '{1,NULL,3}', '{{"a","b"},{"c,","\"d\""}}', '{new,"it''s gone"}', '(1,,"x ""y""")', ARRAY['(1,2,a)'::shop.point3], 4294967295, 'shop.users', 'shop.state',
   'name', 'c', '16/B374D848', '$.a[*] ? (@ > 1)', '10:20:10,14,15', '{1.50,NULL}', '42'
-), (DEFAULT);
+);
+INSERT INTO shop.types DEFAULT VALUES;
 
 CREATE TABLE shop.events (id bigint, day date NOT NULL, body text) PARTITION BY RANGE (day);
 CREATE TABLE shop.events_a PARTITION OF shop.events FOR VALUES FROM ('2024-01-01') TO ('2024-02-01');

@@ -100,15 +100,15 @@ pub fn restore(
     fs::File::create(&archive)
         .and_then(|mut file| stored.read(source.path("schema.dump").as_bytes(), &mut file))
         .map_err(|error| unreadable("schema.dump", error))?;
-    let (connection, created) = open_or_create(settings, &name, &about, &options.stop)?;
+    let ((connection, tools), created) = open_or_create(settings, &name, &about, &options.stop)?;
     let mut restorer = Restorer {
         source,
         about,
         settings,
         options,
         note,
-        tools: Tools { ..connection.1 },
-        connection: connection.0,
+        tools,
+        connection,
         archive,
         report: RestoreReport { database: name, created, ..RestoreReport::default() },
     };

@@ -112,6 +112,15 @@ impl Transport {
         }
     }
 
+    /// Says something to a server that may not listen any more.
+    pub(super) fn write_once(&mut self, bytes: &[u8]) {
+        let _ = match &mut self.socket {
+            Socket::Unix(socket) => socket.write(bytes),
+            Socket::Tcp(socket) => socket.write(bytes),
+            Socket::Tls(socket) => socket.write(bytes).and_then(|written| socket.flush().map(|()| written)),
+        };
+    }
+
     fn check_stop(&self) -> io::Result<()> {
         // Not `Interrupted`, which is tried again.
         if (self.stop)() { Err(io::Error::other("interrupted")) } else { Ok(()) }

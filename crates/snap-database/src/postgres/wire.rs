@@ -18,6 +18,9 @@ const WRITE: usize = 128 << 10;
 /// The longest message that is taken whole. Rows of a COPY are not.
 const MESSAGE_MAX: usize = 256 << 20;
 
+/// The message that ends a session.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
 /// Asked now and then whether to give up.
 pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -350,8 +353,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.output.clear();
-        let _ = self.put(b'X', b"").and_then(|()| self.flush());
+        self.transport.write_once(&TERMINATE);
     }
 }
 
