@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use snap_backend::ErrorKind;
 use snap_engine::{EngineError, Selector, SnapshotFilter};
-use snap_format::ObjectId;
+use snap_format::{Details, ObjectId};
 use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
 use crate::app::App;
@@ -21,6 +21,8 @@ pub struct Snapshots {
     pub list: Vec<Snapshot>,
     /// Their source paths, where they were looked up and the role may know them.
     pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What is known of those that are databases, where paths are.
+    pub details: HashMap<ObjectId, Details>,
     /// What records say of them, where they were read.
     pub overlays: Overlays,
 }
@@ -33,6 +35,8 @@ pub struct Everything {
     pub meant: HashSet<ObjectId>,
     /// As in [`Snapshots`].
     pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What is known of those that are databases, where paths are.
+    pub details: HashMap<ObjectId, Details>,
     /// What records say of them.
     pub overlays: Overlays,
 }
@@ -68,9 +72,9 @@ pub fn load_all(app: &App, opened: &Opened, filter: &FilterArgs) -> Result<Every
 }
 
 fn meant(everything: Everything) -> Snapshots {
-    let Everything { mut all, meant, paths, overlays } = everything;
+    let Everything { mut all, meant, paths, details, overlays } = everything;
     all.retain(|snapshot| meant.contains(&snapshot.id));
-    Snapshots { list: all, paths, overlays }
+    Snapshots { list: all, paths, details, overlays }
 }
 
 fn read(
@@ -92,17 +96,20 @@ fn read(
     for finding in set.findings.iter().chain(&overlays.findings).chain(&overlays.unreadable) {
         app.out.finding(finding);
     }
-    let mut paths: HashMap<ObjectId, Vec<Vec<u8>>> = HashMap::new();
+    let (mut paths, mut details) = (HashMap::<ObjectId, Vec<Vec<u8>>>::new(), HashMap::new());
     let looks = (with_paths || !filter.paths.is_empty()) && repository.keyring().can_read();
     if looks {
         let (bodies, findings) = repository.open_bodies(&set.snapshots)?;
         findings.iter().for_each(|finding| app.out.finding(finding));
-        paths = bodies.into_iter().map(|(id, body)| (id, body.paths)).collect();
+        for (id, body) in bodies {
+            paths.insert(id, body.paths);
+            details.extend(body.details.map(|details| (id, details)));
+        }
     }
     let known = |snapshot: &Snapshot| paths.get(&snapshot.id).map_or(&[][..], Vec::as_slice);
     let fits = |snapshot: &&Snapshot| filter.matches(snapshot, known(snapshot));
     let meant = set.snapshots.iter().filter(fits).map(|snapshot| snapshot.id).collect();
-    Ok(Everything { all: set.snapshots, meant, paths, overlays })
+    Ok(Everything { all: set.snapshots, meant, paths, details, overlays })
 }
 
 /// A machine that only writes may have store credentials that do not let it read records.
