@@ -17,3 +17,4 @@ mod postgres;
 mod prune;
 mod retention;
 mod roles;
+mod sqlite;

@@ -2,6 +2,7 @@
 //!
 //! - [`postgres::Dump`] is a [`snap_source::StreamSource`]: a stream for each table, all of one moment.
 //! - [`postgres::restore`] brings a database, a schema or a table back from [`snap_source::StoredFiles`].
+//! - [`sqlite::Database`] is a checked copy of a file in use, [`sqlite::restore`] the way back.
 //!
 //! A database is a directory in a snapshot, so that `ls`, `cat`, `diff` and a restore into a directory work on it as on files:
 //!
@@ -18,9 +19,44 @@
 
 mod names;
 pub mod postgres;
+pub mod sqlite;
+mod streams;
 mod uri;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use thiserror::Error;
+
+pub use streams::{CHECKSUM, ROWS};
+
+/// Asked now and then whether to give up.
+pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What every verb needs of its caller.
+#[derive(Clone)]
+pub struct Options {
+    /// A directory for files that last as long as the run: definitions of PostgreSQL, a copy of SQLite.
+    pub temporary: PathBuf,
+    /// Asked now and then whether to give up.
+    pub stop: Stop,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Options({})", self.temporary.display())
+    }
+}
+
+impl Options {
+    /// A directory of one's own, gone when it is dropped.
+    fn directory(&self) -> Result<tempfile::TempDir, DatabaseError> {
+        let made = tempfile::Builder::new().prefix("snap-").tempdir_in(&self.temporary);
+        made.map_err(|error| {
+            DatabaseError::failed(format!("cannot write to {}", self.temporary.display()), error)
+        })
+    }
+}
 
 /// Why a database could not be opened, read or filled.
 #[derive(Debug, Error)]

@@ -5,14 +5,15 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snap_database::postgres::{Dump, DumpOptions, ROWS, Settings};
+use snap_database::postgres::{Dump, Settings};
+use snap_database::{Options, ROWS};
 use snap_source::{EntryStream, StreamSource};
 use snap_testkit::PostgresServer;
 
 fn begin(server: &PostgresServer, user: &str, database: &str) -> Dump {
     let settings = Settings::parse(&server.uri(user, database), &|_| None).unwrap();
-    let temporary = std::env::temp_dir();
-    Dump::begin(&settings, DumpOptions { temporary, stop: Arc::new(|| false) }).unwrap()
+    let options = Options { temporary: std::env::temp_dir(), stop: Arc::new(|| false) };
+    Dump::begin(&settings, &options).unwrap()
 }
 
 fn open(dump: &Dump, name: &str) -> Box<dyn EntryStream> {

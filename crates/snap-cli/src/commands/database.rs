@@ -1,19 +1,19 @@
 //! Databases: as the source of a backup, and as the target of a restore.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
-use snap_database::DatabaseError;
-use snap_database::postgres::{self, Dump, DumpOptions, RestoreOptions, Settings, Stop};
+use snap_database::postgres::{self, Dump, RestoreOptions, Settings};
+use snap_database::sqlite::{self, Database};
+use snap_database::{DatabaseError, Options};
 use snap_engine::{BackupSource, SnapshotFiles};
 
 use super::ls::browse;
 use super::{Done, Outcome};
 use crate::app::App;
-use crate::args::RestoreArgs;
+use crate::args::{RestoreArgs, values};
 use crate::exit::{Exit, Failure};
 use crate::render::{json, text};
 use crate::{repo, select, system};
@@ -21,9 +21,10 @@ use crate::{repo, select, system};
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         let (exit, hint) = match &error {
-            DatabaseError::Uri(_) => {
-                (Exit::Usage, Some("a database is named as postgres://user@host:port/database"))
-            }
+            DatabaseError::Uri(_) => (
+                Exit::Usage,
+                Some("a database is named as postgres://user@host:port/database or sqlite:///path/of/file"),
+            ),
             DatabaseError::Connect(_) => (
                 Exit::Failed,
                 Some("does psql reach it with the same URI? The password comes from PGPASSWORD or ~/.pgpass"),
@@ -48,32 +49,39 @@ impl From<DatabaseError> for Failure {
 
 /// Whether a source or target is a database that can be backed up and restored.
 pub fn is_database(uri: &str) -> bool {
-    postgres::is_postgres(uri)
+    postgres::is_postgres(uri) || sqlite::is_sqlite(uri)
 }
 
 /// The URIs that are.
-pub const KINDS: &str = "postgres://user@host:port/database";
+pub const KINDS: &str = "postgres://user@host:port/database and sqlite:///path/of/file";
 
 fn settings(app: &App, uri: &str) -> Result<Settings, Failure> {
     Ok(Settings::parse(uri, &|name| app.env.text(name))?)
 }
 
-fn stop(app: &App) -> Stop {
+fn options(app: &App) -> Options {
     let signals = app.signals.clone();
-    Arc::new(move || signals.stop().load(Ordering::Relaxed))
+    let stop = Arc::new(move || signals.stop().load(Ordering::Relaxed));
+    Options { temporary: std::env::temp_dir(), stop }
 }
 
 /// The name of a dataset for a database.
 pub fn dataset(app: &App, uri: &str) -> Option<String> {
+    if sqlite::is_sqlite(uri) {
+        let path = sqlite::path(uri).ok()?;
+        return Some(values::dataset_of_stream(&path.file_stem()?.to_string_lossy()));
+    }
     let settings = Settings::parse(uri, &|name| app.env.text(name)).ok()?;
-    Some(crate::args::values::dataset_of_stream(&settings.database.unwrap_or(settings.user)))
+    Some(values::dataset_of_stream(&settings.database.unwrap_or(settings.user)))
 }
 
 /// A database as a source, its transaction begun.
 pub fn source(app: &App, uri: &str) -> Result<BackupSource, Failure> {
-    let options = DumpOptions { temporary: std::env::temp_dir(), stop: stop(app) };
-    let _graceful = app.signals.graceful();
-    let dump = Dump::begin(&settings(app, uri)?, options)?;
+    let (options, _graceful) = (options(app), app.signals.graceful());
+    if sqlite::is_sqlite(uri) {
+        return Ok(BackupSource::Streams(Arc::new(Database::make(&sqlite::path(uri)?, &options)?)));
+    }
+    let dump = Dump::begin(&settings(app, uri)?, &options)?;
     for note in dump.notes() {
         app.out.note(note);
     }
@@ -89,17 +97,24 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     let chosen = select::choose(app, &opened, &args.filter, &args.snapshot.snapshot)?;
     select::tell(app, &chosen);
     let browser = browse(app, &opened, &chosen.snapshot)?;
-    let options = RestoreOptions {
-        no_owner: args.no_owner,
-        jobs: system::threads(),
-        temporary: PathBuf::from(std::env::temp_dir()),
-        stop: stop(app),
-    };
     let path = args.snapshot.path.as_deref().unwrap_or(b"/");
+    let (stored, _graceful) = (SnapshotFiles::new(&browser), app.signals.graceful());
+    if sqlite::is_sqlite(uri) {
+        let target = sqlite::path(uri)?;
+        let bytes = sqlite::restore(&stored, path, &target)?;
+        app.out.done(&format!("snapshot {} to {}", select::describe(&chosen.snapshot), target.display()));
+        app.out.done(&format!("restored {}; {}", text::bytes(bytes), text::duration(began.elapsed())));
+        return Ok(Done::with(json::object(json!({
+            "snapshot": chosen.snapshot.id.to_hex(),
+            "restored": 1,
+            "restored_bytes": bytes,
+            "seconds": began.elapsed().as_secs_f64(),
+        }))));
+    }
+    let options = RestoreOptions { no_owner: args.no_owner, jobs: system::threads(), options: options(app) };
     let settings = settings(app, uri)?;
-    let _graceful = app.signals.graceful();
     let note = |text: &str| app.out.note(text);
-    let report = postgres::restore(&SnapshotFiles::new(&browser), path, &settings, &options, &note)?;
+    let report = postgres::restore(&stored, path, &settings, &options, &note)?;
     app.out.done(&format!(
         "snapshot {} to {}, database {}",
         select::describe(&chosen.snapshot),

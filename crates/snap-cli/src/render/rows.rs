@@ -1,6 +1,6 @@
 //! What is known of a table among the files of a snapshot.
 
-use snap_database::postgres::{CHECKSUM, ROWS};
+use snap_database::{CHECKSUM, ROWS};
 use snap_format::Node;
 
 use super::json::Object;

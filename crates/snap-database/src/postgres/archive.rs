@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::settings::Settings;
 use super::tools::{Running, Tools};
-use super::wire::Stop;
-use crate::DatabaseError;
+use crate::{DatabaseError, Stop};
 
 /// How long `pg_dump` waits for whoever changes a definition.
 const LOCK_WAIT: &str = "--lock-wait-timeout=60s";

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,11 +13,12 @@ use super::catalog::{self, Catalog, LARGE_OBJECT_BITS, Table};
 use super::session;
 use super::settings::Settings;
 use super::sql::{columns, copy_line, list, literal, qualified};
-use super::streams::{BytesStream, CopyStream, Holder, Home, Pool, named};
+use super::streams::{CopyStream, Holder, Home, Pool, named};
 use super::tools::{Running, Tools};
-use super::wire::{Connection, Stop, WireError};
-use crate::DatabaseError;
+use super::wire::{Connection, WireError};
 use crate::names::encode;
+use crate::streams::BytesStream;
+use crate::{DatabaseError, Options, Stop};
 
 /// Tables that are locked, and sequences that are read, with one statement.
 const BATCH: usize = 200;
@@ -31,20 +31,6 @@ const LARGE_OBJECT_PIECE: u32 = 256 << 10;
 mod code {
     pub(super) const UNDEFINED_TABLE: &str = "42P01";
     pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
-}
-
-/// What a dump needs of its caller.
-pub struct DumpOptions {
-    /// A directory for a file of the size of the database's definitions.
-    pub temporary: PathBuf,
-    /// Asked now and then whether to give up.
-    pub stop: Stop,
-}
-
-impl std::fmt::Debug for DumpOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DumpOptions({})", self.temporary.display())
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +79,8 @@ struct Held {
 
 impl Dump {
     /// Takes the snapshot, and locks every table. Fails if anything could not be read whole.
-    pub fn begin(settings: &Settings, options: DumpOptions) -> Result<Self, DatabaseError> {
-        let DumpOptions { temporary, stop } = options;
+    pub fn begin(settings: &Settings, options: &Options) -> Result<Self, DatabaseError> {
+        let stop = Stop::clone(&options.stop);
         let database = settings.database.clone().unwrap_or_else(|| settings.user.clone());
         let (mut connection, version) = session::open(settings, &database, &stop)?;
         let tools = Tools::find(version / 10_000)?;
@@ -116,10 +102,7 @@ impl Dump {
                 Err(Hold::Failed(error)) => return Err(error),
             }
         };
-        let directory = tempfile::Builder::new().prefix("snap-").tempdir_in(&temporary);
-        let directory = directory.map_err(|error| {
-            DatabaseError::failed(format!("cannot write to {}", temporary.display()), error)
-        })?;
+        let directory = options.directory()?;
         let archive = Archive::start(&tools, settings, &database, &held.snapshot, directory.path())?;
         let mut notes = Vec::new();
         if !held.catalog.is_superuser {

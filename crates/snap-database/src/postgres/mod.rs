@@ -19,12 +19,7 @@ mod tools;
 mod transport;
 mod wire;
 
-pub use dump::{Dump, DumpOptions};
+pub use dump::Dump;
 pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use settings::{Host, Settings, TlsMode, is_postgres};
-pub use wire::{Connection, ServerError, Stop, WireError};
-
-/// Attribute of a stream: how many rows it has.
-pub const ROWS: &str = "user.snap.rows";
-/// Attribute of a stream: BLAKE3 of its bytes, 64 hexadecimal digits.
-pub const CHECKSUM: &str = "user.snap.blake3";
+pub use wire::{Connection, ServerError, WireError};

@@ -13,10 +13,11 @@ use super::about::{self, About, Table};
 use super::settings::Settings;
 use super::sql::{columns, copy_fields, ident, literal, qualified};
 use super::tools::{Running, Tools};
-use super::wire::{Connection, Stop, WireError};
-use super::{ROWS, roles, session, toc};
-use crate::DatabaseError;
+use super::wire::{Connection, WireError};
+use super::{roles, session, toc};
 use crate::names::encode;
+use crate::streams::ROWS;
+use crate::{DatabaseError, Options, Stop};
 
 /// The longest page about a database.
 const ABOUT_MAX: u64 = 256 << 20;
@@ -31,10 +32,8 @@ pub struct RestoreOptions {
     pub no_owner: bool,
     /// Tables that are filled, and indexes that are built, at a time.
     pub jobs: usize,
-    /// A directory for a file of the size of the database's definitions.
-    pub temporary: PathBuf,
-    /// Asked now and then whether to give up.
-    pub stop: Stop,
+    /// As for a backup.
+    pub options: Options,
 }
 
 impl std::fmt::Debug for RestoreOptions {
@@ -92,15 +91,12 @@ pub fn restore(
             about.database
         ))
     })?;
-    let directory = tempfile::Builder::new().prefix("snap-").tempdir_in(&options.temporary);
-    let directory = directory.map_err(|error| {
-        DatabaseError::failed(format!("cannot write to {}", options.temporary.display()), error)
-    })?;
+    let directory = options.options.directory()?;
     let archive = directory.path().join("schema.dump");
     fs::File::create(&archive)
         .and_then(|mut file| stored.read(source.path("schema.dump").as_bytes(), &mut file))
         .map_err(|error| unreadable("schema.dump", error))?;
-    let ((connection, tools), created) = open_or_create(settings, &name, &about, &options.stop)?;
+    let ((connection, tools), created) = open_or_create(settings, &name, &about, &options.options.stop)?;
     let mut restorer = Restorer {
         source,
         about,
@@ -407,13 +403,13 @@ impl Restorer<'_> {
             command.args(["--no-owner", "--no-privileges"]);
         }
         command.arg(&self.archive);
-        Running::start(command)?.finish(&self.options.stop).map(drop)
+        Running::start(command)?.finish(&self.options.options.stop).map(drop)
     }
 
     fn listed(&self, arguments: &[&str]) -> Result<String, DatabaseError> {
         let mut command = self.tools.command("pg_restore", self.settings, &self.report.database)?;
         command.args(["--list", "--verbose"]).args(arguments).arg(&self.archive);
-        let said = Running::start(command)?.finish(&self.options.stop)?;
+        let said = Running::start(command)?.finish(&self.options.options.stop)?;
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())
     }
 
@@ -434,7 +430,9 @@ impl Restorer<'_> {
             {
                 let open = match connection.take() {
                     Some(connection) => connection,
-                    None => session::open(self.settings, &self.report.database, &self.options.stop)?.0,
+                    None => {
+                        session::open(self.settings, &self.report.database, &self.options.options.stop)?.0
+                    }
                 };
                 let (filled, back) = fill_table(self.source.stored, open, table, file, &self.about.encoding)?;
                 connection = Some(back);

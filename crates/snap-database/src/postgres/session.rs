@@ -1,8 +1,8 @@
 //! Sessions whose output is the same everywhere, and what differs between versions of the server.
 
 use super::settings::Settings;
-use super::wire::{Connection, Stop, WireError};
-use crate::DatabaseError;
+use super::wire::{Connection, WireError};
+use crate::{DatabaseError, Stop};
 
 /// The oldest server: generated columns are known from there on.
 pub(super) const OLDEST: u32 = 12;

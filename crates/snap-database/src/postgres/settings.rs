@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::wire::WireError;
 use crate::DatabaseError;
-use crate::uri::{Uri, percent_decode};
+use crate::uri::Uri;
 
 /// Directories in which servers put their socket, as they are packaged.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
@@ -243,6 +243,7 @@ pub fn is_postgres(uri: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uri::percent_decode;
 
     fn parse(uri: &str, variables: &[(&str, &str)]) -> Result<Settings, DatabaseError> {
         let of = |name: &str| {

@@ -1,6 +1,6 @@
-//! The streams of a dump: rows by COPY, and what is made here.
+//! The rows of a dump, by COPY over connections that share a snapshot.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use snap_source::EntryStream;
 
 use super::session;
 use super::settings::Settings;
-use super::wire::{Connection, Stop, WireError};
-use super::{CHECKSUM, ROWS};
+use super::wire::{Connection, WireError};
+use crate::Stop;
+use crate::streams::{ROWS, attribute, checksum};
 
 /// How long a wait may keep a signal waiting.
 const LOOK: Duration = Duration::from_millis(200);
@@ -213,35 +214,6 @@ impl EntryStream for CopyStream {
         };
         self.home.give(connection);
         self.rows.fetch_add(rows, Ordering::Relaxed);
-        Ok(vec![attribute(CHECKSUM, hex(&self.hasher.finish())), attribute(ROWS, rows.to_string())])
-    }
-}
-
-pub(super) fn attribute(name: &str, value: String) -> Xattr {
-    Xattr { name: name.as_bytes().to_vec(), value: value.into_bytes() }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Bytes that are there.
-pub(super) struct BytesStream(Cursor<Vec<u8>>);
-
-impl BytesStream {
-    pub(super) fn boxed(bytes: Vec<u8>) -> Box<dyn EntryStream> {
-        Box::new(Self(Cursor::new(bytes)))
-    }
-}
-
-impl Read for BytesStream {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.0.read(out)
-    }
-}
-
-impl EntryStream for BytesStream {
-    fn finish(&mut self) -> io::Result<Vec<Xattr>> {
-        Ok(Vec::new())
+        Ok(vec![checksum(&self.hasher), attribute(ROWS, rows.to_string())])
     }
 }

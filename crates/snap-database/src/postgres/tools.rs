@@ -8,8 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::settings::Settings;
-use super::wire::Stop;
-use crate::DatabaseError;
+use crate::{DatabaseError, Stop};
 
 /// Where distributions put each version, below `VERSION/bin`.
 const VERSIONED: [(&str, &str); 2] = [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")];
@@ -23,22 +22,21 @@ const SAID_MAX: u64 = 64 << 10;
 pub(super) struct Tools {
     /// `None`: by the search path.
     directory: Option<PathBuf>,
-    pub(super) major: u32,
 }
 
 impl Tools {
     /// Those of the search path, or newer ones where distributions put them, if the server is newer.
     pub(super) fn find(server_major: u32) -> Result<Self, DatabaseError> {
         let by_path = major_of(None);
-        if let Some(major) = by_path.filter(|major| *major >= server_major) {
-            return Ok(Self { directory: None, major });
+        if by_path.is_some_and(|major| major >= server_major) {
+            return Ok(Self { directory: None });
         }
         let mut installed: Vec<(u32, PathBuf)> =
             VERSIONED.iter().flat_map(|(above, prefix)| versions_in(Path::new(above), prefix)).collect();
         installed.sort();
         installed.retain(|(_, directory)| directory.join("pg_dump").exists());
-        if let Some((major, directory)) = installed.into_iter().find(|(major, _)| *major >= server_major) {
-            return Ok(Self { directory: Some(directory), major });
+        if let Some((_, directory)) = installed.into_iter().find(|(major, _)| *major >= server_major) {
+            return Ok(Self { directory: Some(directory) });
         }
         Err(DatabaseError::Tool(match by_path {
             Some(major) => format!(

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::settings::{Host, Settings, TlsMode};
 use super::tls::{self, TlsStream};
-use super::wire::{Stop, WireError};
+use super::wire::WireError;
+use crate::Stop;
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(15);

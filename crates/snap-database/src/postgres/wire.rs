@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::login;
 use super::settings::Settings;
 use super::transport::Transport;
+use crate::Stop;
 
 /// Bytes read at a time.
 const READ: usize = 256 << 10;
@@ -20,9 +20,6 @@ const MESSAGE_MAX: usize = 256 << 20;
 
 /// The message that ends a session.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
-
-/// Asked now and then whether to give up.
-pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What the server says when it refuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
