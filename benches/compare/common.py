@@ -114,7 +114,7 @@ def measure_all(options, tools, missing, sizes, **more):
     about = machine.describe(options.work)
     corpus.build(say)
     on_disk = len([tool for tool in tools if not tool.store])
-    needed = corpus.total_bytes() * (1.2 + 0.7 * on_disk)
+    needed = corpus.total_bytes() * (2.2 + 1.7 * on_disk)
     if shutil.disk_usage(options.work).free < needed:
         raise SystemExit(f"{options.work}: {needed / 1e9:.1f} GB are needed")
     steps, chosen = steps_for(options.only)

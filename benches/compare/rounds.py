@@ -92,11 +92,15 @@ class Rounds:
         self.sync, self.sizes, self.say = sync, sizes, say
         self.results, self.differences, self.floors = [], {}, []
         self.scratch = work / "scratch"
+        # What was written is deleted at the end of a round: for minutes after many files were deleted ext4 makes new ones
+        # slowly, as it passes over each inode that was in use a moment ago, and the next program would pay for it.
+        self.restored = work / "restored"
         self.scratch.mkdir(exist_ok=True)
         self.manifests = {}
 
     def take(self, number):
         """One round."""
+        measure.remove(self.restored)
         for tool in self.tools:
             self._begin(tool)
         self.corpus.use(1)
@@ -116,6 +120,7 @@ class Rounds:
                     failed.add((tool.name, step.key))
                     self._keep(number, step, tool, error=str(error))
                     self.say(f"round {number + 1}: {step.key}: {tool.name}: {error}")
+        measure.remove(self.restored)
 
     def _begin(self, tool):
         tool.reset()
@@ -192,16 +197,15 @@ class Rounds:
         return self._run(tool.listing(step.repository), step)
 
     def _restore(self, number, step, tool, source):
-        target = self.work / "restored"
+        target = self.restored / tool.name
         measure.remove(target)
-        target.mkdir()
+        target.mkdir(parents=True)
         command, root = tool.restore(step.repository, source, target)
         cost = self._run(command, step, *self._stored(tool, step))
         if tool.name not in self.differences:
             self.differences[tool.name] = measure.differences(self._manifest(source), measure.manifest(root))
             if self.differences[tool.name]:
                 self.say(f"restored by {tool.name}: {self.differences[tool.name]}")
-        measure.remove(target)
         return cost
 
     def _manifest(self, source):
@@ -247,7 +251,8 @@ class Rounds:
 
     def _floors(self, number):
         """What no backup of this tree can do without: looking at it, reading it, and for a restore writing it."""
-        live, copy = self.corpus.live, self.work / "restored"
+        live, copy = self.corpus.live, self.restored / "copy"
+        self.restored.mkdir(exist_ok=True)
         env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
         measure.read_all(live)
         floors = {
@@ -256,11 +261,9 @@ class Rounds:
             "cp": (Command(["cp", "-a", live, copy], env), self.sync),
         }
         for name, (command, sync) in floors.items():
-            measure.remove(copy)
             os.sync()
             cost = measure.run(command, self.scratch, sync)
             self.floors.append({"round": number, "floor": name, "seconds": cost.seconds})
-        measure.remove(copy)
 
 
 class LocalSizes:

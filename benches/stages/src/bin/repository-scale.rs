@@ -1,5 +1,6 @@
 //! What a long life costs: a repository is made on disk as many small runs would leave it, then listed and backed up to,
-//! with a local cache and without. Prints a table: before and after its snapshots are merged into bundles, beside one of ten runs.
+//! with a local cache and without. Prints a table: as it was left, after its snapshots are merged into bundles,
+//! and after a prune, beside one of ten runs.
 //!
 //! ```sh
 //! cargo run --release -p snap-benches --bin repository-scale -- --runs 100000 --dir /mnt/roomy
@@ -13,12 +14,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snap_backend::{Backend, BackendError, Bytes, LocalBackend, ObjectMeta, ObjectName, PutOutcome};
 use snap_benches::{Lab, rows};
 use snap_engine::{Context, NullObserver, Progress};
 use snap_format::{BlobKind, Node, NodeKind, Summary, Time, TreeBlob};
+use snap_repo::prune::PruneOptions;
 use snap_repo::{
     Cache, Index, MergeRequest, NewSnapshot, Repository, Scratch, Secret, Writer, WriterOptions,
 };
@@ -27,6 +29,8 @@ use snap_repo::{
 const YOUNG: u64 = 10;
 /// Seconds from one run to the next.
 const INTERVAL: i64 = 300;
+/// In seconds.
+const YEAR: i64 = 31_557_600;
 /// Each figure is the median of so many.
 const ROUNDS: usize = 5;
 
@@ -54,6 +58,9 @@ fn main() {
     old.measure("old, nothing merged", &source);
     old.merge();
     old.measure("old, bundles", &source);
+    let (seconds, requests) = old.timed(|store| old.prune(store));
+    old.measure("old, pruned", &source);
+    println!("the prune itself took {seconds:.1} s and {requests} requests");
 }
 
 /// A repository, and what opens it.
@@ -113,6 +120,14 @@ impl Life {
         repository.expect("it is there").merge_snapshots(&request).expect("room on the disk");
     }
 
+    /// Without a grace: everything was stored a moment ago, although its snapshots say otherwise.
+    fn prune(&self, store: &Arc<Counting>) {
+        let repository = Repository::open(Arc::clone(store) as _, &self.secret).expect("it is there");
+        let time = Time::new(self.now + YEAR, 0);
+        let options = PruneOptions { grace: Duration::ZERO, ..PruneOptions::at(time) };
+        snap_engine::prune(&repository, &options, context(&Progress::default())).expect("a disk answers");
+    }
+
     fn measure(&self, name: &str, source: &Path) {
         let caches =
             tempfile::tempdir_in(self.root.parent().expect("a directory")).expect("room on the disk");
@@ -159,15 +174,19 @@ impl Life {
         let repository =
             Repository::open_with(Arc::clone(store) as _, &self.secret, &areas).expect("it opens");
         let cache = Cache::new(cache, repository.id());
-        let context = Context {
-            observer: &NullObserver,
-            progress: &Progress::default(),
-            stop: &AtomicBool::new(false),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: 160 << 20,
-        };
         let options = Lab::options(source, self.now + run);
-        snap_engine::backup(&repository, Some(&cache), options, context).expect("a disk answers");
+        snap_engine::backup(&repository, Some(&cache), options, context(&Progress::default())).expect("a disk answers");
+    }
+}
+
+fn context(progress: &Progress) -> Context<'_> {
+    static RUN_ON: AtomicBool = AtomicBool::new(false);
+    Context {
+        observer: &NullObserver,
+        progress,
+        stop: &RUN_ON,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: 160 << 20,
     }
 }
 
