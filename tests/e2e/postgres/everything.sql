@@ -84,7 +84,6 @@ CREATE TABLE shop.parent (id int, common text);
 CREATE TABLE shop.child (own text) INHERITS (shop.parent);
 INSERT INTO shop.parent VALUES (1, 'parent');
 INSERT INTO shop.child VALUES (2, 'child', 'own');
-ALTER TABLE shop.parent ADD COLUMN later int DEFAULT 7;
 
 CREATE UNLOGGED TABLE shop.volatile AS SELECT 1 AS one;
 CREATE TABLE shop.nothing ();

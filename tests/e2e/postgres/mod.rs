@@ -227,3 +227,21 @@ fn what_restores_into_a_directory_is_what_was_dumped() {
         .run("everything", "COPY (SELECT id, name, \"weird \"\"col\"\"; x\" FROM shop.users) TO STDOUT");
     assert_eq!(users, expected);
 }
+
+#[test]
+fn columns_are_found_by_name_where_their_order_changes() {
+    // A column that came late to a parent stands before the child's own when both are made anew.
+    let server = PostgresServer::shared();
+    server.create("columns");
+    let make = "CREATE TABLE parent (a int); CREATE TABLE child (own text, \"ow\"\"n\" int) INHERITS (parent); \
+                ALTER TABLE parent ADD COLUMN later int DEFAULT 7; INSERT INTO child VALUES (1, 'x', 2, 3)";
+    server.run("columns", make);
+    let shop = Shop::new(server);
+    shop.backup("columns", &[]).summary(0);
+    shop.restore("latest", "columns again").summary(0);
+    let row = "SELECT a, own, \"ow\"\"n\", later FROM child";
+    assert_eq!(
+        (server.run("columns again", row), server.run("columns", row).as_str()),
+        ("1|x|2|3\n".into(), "1|x|2|3\n")
+    );
+}

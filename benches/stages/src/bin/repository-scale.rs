@@ -175,7 +175,8 @@ impl Life {
             Repository::open_with(Arc::clone(store) as _, &self.secret, &areas).expect("it opens");
         let cache = Cache::new(cache, repository.id());
         let options = Lab::options(source, self.now + run);
-        snap_engine::backup(&repository, Some(&cache), options, context(&Progress::default())).expect("a disk answers");
+        snap_engine::backup(&repository, Some(&cache), options, context(&Progress::default()))
+            .expect("a disk answers");
     }
 }
 

@@ -95,7 +95,9 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("restore")?;
     let chosen = select::choose(app, &opened, &args.filter, &args.snapshot.snapshot)?;
-    select::tell(app, &chosen);
+    if !chosen.groups.is_empty() {
+        select::tell(app, &chosen);
+    }
     let browser = browse(app, &opened, &chosen.snapshot)?;
     let path = args.snapshot.path.as_deref().unwrap_or(b"/");
     let (stored, _graceful) = (SnapshotFiles::new(&browser), app.signals.graceful());

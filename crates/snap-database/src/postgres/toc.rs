@@ -107,7 +107,9 @@ pub(super) fn choose(items: &[Item], wanted: &BTreeSet<u32>) -> Choice {
     loop {
         let before = all.len();
         for item in items.iter().filter(|item| item.is_attached()) {
-            let is_meant = wanted.contains(&item.id) || item.needs.iter().any(|id| all.contains(id));
+            // What hangs on something that is merely needed, and may be there already, stays as it is there.
+            let hangs = item.needs.iter().any(|id| choice.chosen.contains(id));
+            let is_meant = wanted.contains(&item.id) || hangs;
             if !is_meant || all.contains(&item.id) {
                 continue;
             }
@@ -187,12 +189,16 @@ mod tests {
 ;	depends on: 25 10
 27; 1255 702 FUNCTION shop other() owner
 ;	depends on: 6
+28; 1259 703 SEQUENCE shop unrelated owner
+;	depends on: 6
+29; 0 0 ACL - SCHEMA shop owner
+;	depends on: 6
 ";
 
     #[test]
     fn a_table_comes_with_what_it_needs_and_what_hangs_on_it_alone() {
         let items = parse(LIST);
-        assert_eq!(items.len(), 13);
+        assert_eq!(items.len(), 15);
         let choice = choose(&items, &BTreeSet::from([10]));
         assert_eq!(choice.chosen, BTreeSet::from([10, 12, 20, 21, 24, 26]));
         assert_eq!(choice.needed, BTreeSet::from([2, 6, 25]));
