@@ -66,8 +66,9 @@ pub(super) fn open(
 
 fn refused(settings: &Settings, database: &str, error: WireError) -> DatabaseError {
     let what = match &error {
-        // These name the server themselves.
-        WireError::Io(_) | WireError::Login(_) => error.to_string(),
+        WireError::Io(error) if error.to_string().contains(&settings.to_string()) => error.to_string(),
+        WireError::Login(why) => why.clone(),
+        WireError::Io(error) => format!("{settings}: {error}"),
         _ => format!("{settings} does not let {} into the database {database}: {error}", settings.user),
     };
     DatabaseError::Connect(what)

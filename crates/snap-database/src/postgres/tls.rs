@@ -5,11 +5,12 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme, StreamOwned,
@@ -43,36 +44,39 @@ fn verifier(settings: &Settings, provider: &Arc<CryptoProvider>) -> Result<Verif
         TlsMode::Require if settings.root_certificates.is_some() => Some(roots(settings)?),
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => None,
     };
-    let chain = match roots {
-        None => None,
-        Some(roots) => {
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-            Some(builder.build().map_err(|error| error.to_string())?)
-        }
-    };
+    let (mut chain, mut believed) = (None, Vec::new());
+    if let Some((roots, own)) = roots {
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        chain = Some(builder.build().map_err(|error| error.to_string())?);
+        believed = own;
+    }
     let checks_name = settings.tls == TlsMode::VerifyFull;
-    Ok(Verifier { chain, checks_name, provider: Arc::clone(provider) })
+    Ok(Verifier { chain, believed, checks_name, provider: Arc::clone(provider) })
 }
 
-fn roots(settings: &Settings) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
+/// Those to believe, and among them those of the user's own file.
+fn roots(settings: &Settings) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
+    let (mut roots, mut own) = (RootCertStore::empty(), Vec::new());
     let Some(file) = &settings.root_certificates else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
+        return Ok((roots, own));
     };
     let failed = |error: &dyn std::fmt::Display| format!("the certificates in {}: {error}", file.display());
     let pem = fs::read(file).map_err(|error: io::Error| failed(&error))?;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| failed(&error))?;
-        roots.add(certificate).map_err(|error| failed(&error))?;
+        roots.add(certificate.clone()).map_err(|error| failed(&error))?;
+        own.push(certificate);
     }
-    Ok(roots)
+    Ok((roots, own))
 }
 
 /// What libpq checks in each mode: nothing, who signed the certificate, or also whose it is.
 #[derive(Debug)]
 struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
+    /// Certificates that need no chain: a server's own may be among them, signed by itself.
+    believed: Vec<CertificateDer<'static>>,
     checks_name: bool,
     provider: Arc<CryptoProvider>,
 }
@@ -91,6 +95,15 @@ impl ServerCertVerifier for Verifier {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
+            // An authority that shows its own certificate: webpki has no word of its own for that.
+            Err(Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.believed.contains(end_entity) =>
+            {
+                if self.checks_name {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             outcome => outcome,
         }
     }

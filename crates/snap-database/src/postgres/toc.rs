@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const PG_CLASS: u32 = 1259;
 
 /// What belongs to something else, and comes along with it.
-const ATTACHED: [&str; 19] = [
+const ATTACHED: [&str; 18] = [
     "INDEX ATTACH",
     "INDEX",
     "FK CONSTRAINT",
@@ -24,7 +24,6 @@ const ATTACHED: [&str; 19] = [
     "COMMENT",
     "ACL",
     "SECURITY LABEL",
-    "PUBLICATION TABLE",
     "MATERIALIZED VIEW DATA",
 ];
 
