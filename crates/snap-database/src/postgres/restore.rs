@@ -320,7 +320,7 @@ impl Restorer<'_> {
                 toc::parse(&self.listed(&[&schema])?).into_iter().map(|item| item.id).collect()
             }
         };
-        let choice = toc::choose(&items, &wanted);
+        let mut choice = toc::choose(&items, &wanted);
         let chosen: BTreeSet<u32> = items
             .iter()
             .filter(|item| choice.chosen.contains(&item.id))
@@ -341,6 +341,11 @@ impl Restorer<'_> {
             let names = occupied.join(", ");
             let why = format!("{} has {names} already; nothing was touched", self.report.database);
             return Err(DatabaseError::Refused(why));
+        }
+        for table in &fresh {
+            if !self.has_schema(&table.schema)? {
+                choice.describe_schema(&items, &table.schema);
+            }
         }
         let sequences = self.sequences()?;
         let mut new_sequences = Vec::new();
@@ -392,6 +397,11 @@ impl Restorer<'_> {
         let rows =
             self.query(&format!("SELECT pg_catalog.to_regclass({})::pg_catalog.oid", literal(name)))?;
         Ok(rows.first().is_some_and(|row| row.first().is_some_and(Option::is_some)))
+    }
+
+    fn has_schema(&mut self, name: &str) -> Result<bool, DatabaseError> {
+        let ask = format!("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {}", literal(name));
+        Ok(!self.query(&ask)?.is_empty())
     }
 
     /// Runs `pg_restore` into the target.

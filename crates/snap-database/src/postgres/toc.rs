@@ -93,6 +93,20 @@ pub(super) struct Choice {
     pub(super) left_out: Vec<String>,
 }
 
+impl Choice {
+    /// Adds what is said of a schema that the target does not have yet: its privileges and its comment.
+    pub(super) fn describe_schema(&mut self, items: &[Item], schema: &str) {
+        let begin = format!("SCHEMA - {schema} ");
+        for made in items.iter().filter(|item| item.text.starts_with(&begin)) {
+            let of_it = items.iter().filter(|item| item.needs.contains(&made.id));
+            let of_it = of_it.filter(|item| item.is("ACL") || item.is("COMMENT"));
+            self.chosen.extend(
+                of_it.filter(|item| item.text.contains(&format!(" - SCHEMA {schema} "))).map(|item| item.id),
+            );
+        }
+    }
+}
+
 /// Chooses entries, what they need, and what hangs on them and on no table that is left out.
 pub(super) fn choose(items: &[Item], wanted: &BTreeSet<u32>) -> Choice {
     let by_id: BTreeMap<u32, &Item> = items.iter().map(|item| (item.id, item)).collect();
@@ -203,6 +217,9 @@ mod tests {
         assert_eq!(choice.needed, BTreeSet::from([2, 6, 25]));
         assert_eq!(choice.tables, BTreeSet::from([501]));
         assert_eq!(choice.left_out, ["FK CONSTRAINT shop orders to_users owner"]);
+        let mut new = choose(&items, &BTreeSet::from([10]));
+        new.describe_schema(&items, "shop");
+        assert_eq!(new.chosen.difference(&choice.chosen).collect::<Vec<_>>(), [&29]);
         let both = choose(&items, &BTreeSet::from([10, 11]));
         assert!(both.chosen.contains(&23) && both.left_out.is_empty());
         let list = list(&items, &choice.needed);
