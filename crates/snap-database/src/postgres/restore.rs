@@ -302,7 +302,7 @@ impl Restorer<'_> {
     }
 
     fn part(&mut self, part: &Part, directory: &Path) -> Result<(), DatabaseError> {
-        let items = toc::parse(&self.listed(&[])?);
+        let items = toc::parse(&self.listed("--verbose")?);
         let wanted: BTreeSet<u32> = match part {
             Part::Whole => unreachable!("the whole is no part"),
             Part::Table(file) => {
@@ -317,7 +317,8 @@ impl Restorer<'_> {
                 let schema = schema.map(|table| format!("--schema={}", table.schema)).ok_or_else(|| {
                     DatabaseError::Refused(format!("the snapshot has no schema {directory} with tables"))
                 })?;
-                toc::parse(&self.listed(&[&schema])?).into_iter().map(|item| item.id).collect()
+                // Without --verbose, which lists what was not chosen, too.
+                toc::parse(&self.listed(&schema)?).into_iter().map(|item| item.id).collect()
             }
         };
         let mut choice = toc::choose(&items, &wanted);
@@ -416,9 +417,9 @@ impl Restorer<'_> {
         Running::start(command)?.finish(&self.options.options.stop).map(drop)
     }
 
-    fn listed(&self, arguments: &[&str]) -> Result<String, DatabaseError> {
+    fn listed(&self, argument: &str) -> Result<String, DatabaseError> {
         let mut command = self.tools.command("pg_restore", self.settings, &self.report.database)?;
-        command.args(["--list", "--verbose"]).args(arguments).arg(&self.archive);
+        command.args(["--list", argument]).arg(&self.archive);
         let said = Running::start(command)?.finish(&self.options.options.stop)?;
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())
     }
