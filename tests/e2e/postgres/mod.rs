@@ -245,3 +245,32 @@ fn columns_are_found_by_name_where_their_order_changes() {
         ("1|x|2|3\n".into(), "1|x|2|3\n")
     );
 }
+
+#[test]
+fn a_database_of_another_encoding_and_a_name_that_looks_like_something_else() {
+    let server = PostgresServer::shared();
+    let name = "dbname=x 'y' \"z\"/\\ é";
+    let quoted = name.replace('"', "\"\"");
+    let make = format!("CREATE DATABASE \"{quoted}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    server.run("postgres", &make);
+    let fill = "SET client_encoding = 'UTF8'; CREATE TABLE \"café; --\" (\"ä'\\\" int, t text); \
+                INSERT INTO \"café; --\" VALUES (1, 'été'), (2, E'\\\\.'); CREATE SEQUENCE \"séq\"; SELECT setval('\"séq\"', 42);";
+    server.run(name, fill);
+    let describe = format!(
+        "SET client_encoding = 'UTF8'; ALTER DATABASE \"{quoted}\" SET search_path = \"$user\", public; \
+         ALTER DATABASE \"{quoted}\" SET datestyle = 'German, DMY'; COMMENT ON DATABASE \"{quoted}\" IS 'it''s; é'"
+    );
+    server.run(name, &describe);
+    let shop = Shop::new(server);
+    shop.backup(name, &[]).summary(0);
+    let cat =
+        shop.lab.command("host", &["cat", "latest:/dbname=x 'y' \"z\"%2F\\ é/schema.sql"]).output().unwrap();
+    assert!(String::from_utf8(cat.stdout).unwrap().contains("CREATE TABLE public.\"café; --\""));
+    let again = "again = '\\\"";
+    shop.restore("latest", again).summary(0);
+    pretty_assert(&server.dump(name), &server.dump(again));
+    let described = "SELECT pg_encoding_to_char(encoding), datcollate, shobj_description(d.oid, 'pg_database'), s.setconfig \
+                     FROM pg_database d JOIN pg_db_role_setting s ON s.setdatabase = d.oid WHERE datname = current_database()";
+    assert_eq!(server.run(name, described), server.run(again, described));
+    assert!(server.run(again, described).starts_with("LATIN1|C|"));
+}

@@ -26,12 +26,14 @@ enum State {
 }
 
 impl Archive {
-    /// Begins to dump everything but rows, as the snapshot of that name shows it.
+    /// Begins to dump everything but rows, as the snapshot of that name shows it; in another encoding than the
+    /// database's, if one is named.
     pub(super) fn start(
         tools: &Tools,
         settings: &Settings,
         database: &str,
         snapshot: &str,
+        encoding: Option<&str>,
         directory: &Path,
     ) -> Result<Self, DatabaseError> {
         let file = directory.join("schema.dump");
@@ -39,6 +41,7 @@ impl Archive {
         command
             .args(["--format=custom", "--compress=0", "--section=pre-data", "--section=post-data", LOCK_WAIT])
             .arg(format!("--snapshot={snapshot}"))
+            .args(encoding.map(|encoding| format!("--encoding={encoding}")))
             .arg("--file")
             .arg(&file);
         Ok(Self { file, state: Mutex::new(State::Running(Running::start(command)?)) })

@@ -103,7 +103,14 @@ impl Dump {
             }
         };
         let directory = options.directory()?;
-        let archive = Archive::start(&tools, settings, &database, &held.snapshot, directory.path())?;
+        let archive = Archive::start(
+            &tools,
+            settings,
+            &database,
+            &held.snapshot,
+            text_encoding(&held.catalog.about.encoding),
+            directory.path(),
+        )?;
         let mut notes = Vec::new();
         if !held.catalog.is_superuser {
             notes.push(format!(
@@ -200,7 +207,12 @@ impl Dump {
     fn globals(&self) -> io::Result<Vec<u8>> {
         let mut command =
             self.tools.command("pg_dumpall", &self.settings, &self.database).map_err(io::Error::other)?;
-        command.args(["--globals-only", "--database"]).arg(&self.database);
+        command
+            .arg("--globals-only")
+            .args(plain_name(&self.database).map(|name| format!("--database={name}")));
+        command.args(
+            text_encoding(&self.catalog.about.encoding).map(|encoding| format!("--encoding={encoding}")),
+        );
         if !self.catalog.is_superuser {
             command.arg("--no-role-passwords");
         }
@@ -242,6 +254,17 @@ impl Dump {
         text.push(b'\n');
         Ok(text)
     }
+}
+
+/// The encoding of definitions and roles: one that people can read, unless the database's bytes mean nothing in particular.
+fn text_encoding(encoding: &str) -> Option<&'static str> {
+    (encoding != "SQL_ASCII").then_some("UTF8")
+}
+
+/// A database's name where a program would take anything else for a whole way to log in. It finds another database by itself.
+fn plain_name(name: &str) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
 }
 
 /// A failure with its cause in one line.

@@ -179,7 +179,8 @@ impl Source<'_> {
         }
         let mut bytes = Vec::new();
         self.stored.read(&file.path, &mut bytes).map_err(|error| unreadable(name, error))?;
-        String::from_utf8(bytes).map_err(|error| DatabaseError::failed(format!("cannot read {name}"), error))
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     fn about(&self) -> Result<About, DatabaseError> {
