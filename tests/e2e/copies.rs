@@ -208,3 +208,110 @@ fn keys_that_were_changed_on_each_copy_by_itself_stop_the_run() {
     assert!(error["message"].as_str().unwrap().contains("have parted"), "{error}");
     assert!(error["hint"].as_str().unwrap().contains("key list --copy"), "{error}");
 }
+
+/// The copies of a run by name: state, and how many snapshots each got.
+fn got(summary: &Value) -> Vec<(&str, &str, u64)> {
+    let copies = summary["copies"].as_array().unwrap();
+    let of = |copy: &'_ Value| copy["snapshots"].as_u64().unwrap_or_default();
+    copies
+        .iter()
+        .map(|copy| (copy["name"].as_str().unwrap(), copy["state"].as_str().unwrap(), of(copy)))
+        .collect()
+}
+
+#[test]
+fn what_a_copy_has_missed_is_copied() {
+    let three = Three::new();
+    three.backup();
+    three.hide(true);
+    three.version(2);
+    three.backup();
+    three.run(&["key", "rotate"]).summary(0);
+    three.version(3);
+    three.backup();
+    three.hide(false);
+    // By itself it is behind what this machine has seen.
+    let alone = three.run(&["backup", "--dataset", "docs", "--copy", "second"]);
+    alone.summary(4);
+    assert!(alone.stderr.contains("`snap copy`"), "{}", alone.stderr);
+    let rehearsed = three.run(&["copy", "--dry-run"]);
+    assert_eq!(rehearsed.summary(0)["dry_run"], true);
+    assert_eq!(three.snapshots("second").len(), 1);
+    let copied = three.run(&["copy"]);
+    let summary = copied.summary(0);
+    assert_eq!(got(summary), [("disk", "ok", 0), ("second", "ok", 2), ("cloud", "ok", 0)]);
+    assert!(summary["stored_bytes"].as_u64().unwrap() > 300_000, "{summary}");
+    let all = three.snapshots("disk");
+    assert_eq!(all.len(), 3);
+    for name in NAMES {
+        assert_eq!(three.snapshots(name), all);
+        three.restores(name);
+        three.is_clean(name);
+    }
+    let again = three.run(&["copy"]);
+    assert_eq!((&again.summary(0)["snapshots"], &again.summary(0)["packs"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn a_copy_is_filled_from_a_repository_that_is_not_configured() {
+    let three = Three::new();
+    three.backup();
+    std::fs::rename(three.lab.path("repo"), three.lab.path("old")).unwrap();
+    std::fs::remove_dir_all(three.lab.path("elsewhere/repo")).unwrap();
+    three.run(&["init", "--copy", "second", "--copy-of", "old"]).summary(0);
+    let copied = three.run(&["copy", "--from", "old", "--to", "second"]);
+    assert_eq!(got(copied.summary(0))[0], ("second", "ok", 1));
+    three.restores("second");
+    three.is_clean("second");
+    // The first is still away.
+    let all = three.run(&["copy"]);
+    assert_eq!(got(all.summary(0))[0], ("disk", "lagging", 0));
+    three.run(&["copy", "--to", "nowhere"]).summary(2);
+    three.run(&["copy", "-r", "old"]).summary(2);
+}
+
+#[test]
+fn what_is_damaged_in_one_copy_is_read_from_the_next() {
+    let three = Three::new();
+    three.backup();
+    let mut packs = files_below(&three.lab.path("repo/packs"));
+    packs.sort_by_key(|pack| std::fs::metadata(pack).unwrap().len());
+    let data = packs.pop().unwrap();
+    let mut bytes = std::fs::read(&data).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let restore = |copy: &[&str]| {
+        let target = three.lab.path("restored");
+        let _ = std::fs::remove_dir_all(&target);
+        let source = format!("latest:{}", three.lab.path("source").display());
+        let args = [&["restore", &source, "--target", target.to_str().unwrap(), "--verify"], copy].concat();
+        let ran = three.run(&args);
+        (ran, target)
+    };
+    let damages: [&dyn Fn(); 4] = [
+        &|| {
+            std::fs::remove_file(&data).unwrap();
+            std::fs::write(&data, &bytes).unwrap();
+        },
+        &|| std::fs::remove_file(&data).unwrap(),
+        // Trees, too; then nothing is indexed at all.
+        &|| packs.iter().for_each(|pack| std::fs::remove_file(pack).unwrap()),
+        &|| std::fs::remove_dir_all(three.lab.path("repo/index")).unwrap(),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage();
+        let (ran, target) = restore(&["--cache-dir", "cold"]);
+        ran.summary(0);
+        same_files(&three.lab.path("source"), &target);
+        assert!(ran.stderr.contains("read from the copy second instead"), "{number}: {}", ran.stderr);
+        let (alone, _) = restore(&["--copy", "disk", "--cache-dir", "cold"]);
+        assert_ne!(alone.code, 0, "{number}: {}", alone.stderr);
+        let _ = std::fs::remove_dir_all(three.lab.path("cold"));
+    }
+    // The whole copy is away.
+    std::fs::remove_dir_all(three.lab.path("repo")).unwrap();
+    let (ran, target) = restore(&[]);
+    ran.summary(0);
+    same_files(&three.lab.path("source"), &target);
+    assert!(ran.stderr.contains("the copy disk cannot be used"), "{}", ran.stderr);
+}

@@ -15,7 +15,7 @@ use crate::render::json;
 use crate::repo::{self, Opened, Place, Purpose};
 
 /// What a copy that lags needs.
-const CATCH_UP: &str = "the next `snap backup` that reaches it brings it the keys and its own snapshot; those that it missed stay on the others";
+const CATCH_UP: &str = "`snap copy` brings it up to date";
 
 /// The copies of a run, in the order of the configuration.
 pub struct Copies {
@@ -48,6 +48,16 @@ pub fn open(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, F
         opened.require_current_keys()?;
         return Ok(Copies::of_one(opened));
     }
+    open_places(app, places, purpose, is_rehearsal)
+}
+
+/// The same of these places, of which there are several.
+pub fn open_places(
+    app: &App,
+    places: Vec<Place>,
+    purpose: Purpose,
+    is_rehearsal: bool,
+) -> Result<Copies, Failure> {
     let names = places.iter().map(|place| place.copy.name.clone()).collect();
     let keyed = load_secrets(app, places)?;
     let mut outcomes = open_each(app, &keyed, purpose);
@@ -76,7 +86,8 @@ pub fn open(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, F
     Ok(copies)
 }
 
-fn in_words(failure: &Failure) -> String {
+/// A failure with its causes, in one line.
+pub fn in_words(failure: &Failure) -> String {
     [vec![failure.message.clone()], failure.causes.clone()].concat().join(": ")
 }
 
@@ -148,6 +159,12 @@ fn open_patiently(app: &App, place: &Place, secret: &Secret, purpose: Purpose) -
     };
     opened.repository = opened.repository.over(store);
     Ok(opened)
+}
+
+/// Opens one of several copies, to look at it.
+pub fn open_for_reading(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
+    let secret = repo::load_secret(place.key(app)?.as_ref(), place.probe(app)?.as_ref())?;
+    open_patiently(app, place, &secret, purpose)
 }
 
 /// Brings all copies to the keys of the one that has the newest, and opens those anew that had older ones, or another slot.
@@ -226,6 +243,15 @@ impl Copies {
 
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.
     pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> serde_json::Value {
+        self.states_after(app, lagging, is_written).into()
+    }
+
+    /// Warns of those that cannot be opened; what a summary says of them.
+    pub fn states(&mut self, app: &App) -> Vec<serde_json::Value> {
+        self.states_after(app, Vec::new(), false)
+    }
+
+    fn states_after(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Vec<serde_json::Value> {
         for Lag { copy, why } in lagging {
             self.absent.push(Absent { position: self.positions[copy], why, is_missing: false });
         }

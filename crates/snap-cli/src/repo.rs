@@ -8,12 +8,12 @@ use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptio
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
-use snap_repo::{Area, Cache, Finding, RepoError, Repository, Secret, areas_of_a_backup};
+use snap_repo::{Area, Cache, Finding, Index, OpenCopies, RepoError, Repository, Secret, areas_of_a_backup};
 
 use crate::app::App;
 use crate::exit::{Exit, Failure};
 use crate::keys::{self, KeySource, NewKeyFile};
-use crate::{config, prompt, system};
+use crate::{config, copies, prompt, system};
 
 /// Attempts to reach a store for the first time, a few seconds in all.
 const PROBE_ATTEMPTS: u32 = 5;
@@ -181,6 +181,8 @@ pub struct Opened {
     pub cache_base: Option<PathBuf>,
     /// What the configuration says of it.
     pub copy: ResolvedCopy,
+    /// What opened it, and opens its copies.
+    secret: Secret,
     /// Whether this is the embedded default.
     pub is_default: bool,
     /// The store shows other keys than this machine saw last: reading is safe, writing is not.
@@ -199,7 +201,7 @@ impl Opened {
         match &self.rolled_back {
             None => Ok(()),
             Some(finding) => Err(Failure::from(RepoError::from(finding.clone())).hint(
-                "if the store was put back on purpose, delete the file `head` in this repository's cache directory; \
+                "a copy that was away while keys were changed gets them by `snap copy`; if the store was put back on purpose, delete the file `head` in this repository's cache directory; \
                  else find out who did it, and write nothing until then",
             )),
         }
@@ -215,6 +217,8 @@ pub enum Purpose {
     Checking,
     /// The snapshots.
     Snapshots,
+    /// The same, to decide what becomes of them: in this copy and in no other.
+    Deciding,
     /// Snapshots and index.
     Reading,
     /// All that a backup looks at before it begins.
@@ -225,7 +229,7 @@ impl Purpose {
     fn areas(self, cache_base: Option<&Path>, location: &str) -> Vec<Area> {
         match self {
             Self::Keys | Self::Checking => Vec::new(),
-            Self::Snapshots => vec![Area::Snapshots],
+            Self::Snapshots | Self::Deciding => vec![Area::Snapshots],
             Self::Reading => vec![Area::Snapshots, Area::Index],
             Self::Backup => {
                 let place = cache_base.map(|base| Cache::of_place(base, location));
@@ -235,10 +239,60 @@ impl Purpose {
     }
 }
 
-/// Opens the repository.
+/// Opens the repository; of several copies, for looking, the first that answers.
 pub fn open(app: &App, purpose: Purpose) -> Result<Opened, Failure> {
-    let place = Place::find(app)?;
-    open_at(app, &place, purpose).map_err(|failure| place.explain(failure))
+    let mut places = Place::all(app)?;
+    if places.len() == 1 || !matches!(purpose, Purpose::Snapshots | Purpose::Reading) {
+        let place = places.swap_remove(0);
+        return open_at(app, &place, purpose).map_err(|failure| place.explain(failure));
+    }
+    let mut first: Option<(String, Failure)> = None;
+    for place in places {
+        match copies::open_for_reading(app, &place, purpose) {
+            Ok(opened) => {
+                if let Some((name, failure)) = first {
+                    let why = copies::in_words(&failure);
+                    app.out
+                        .note(&format!("the copy {name} cannot be used: {why}; this is {}", place.copy.name));
+                }
+                opened.tell_findings(app);
+                return Ok(opened);
+            }
+            // Whoever lacks the key is not helped by another copy, and would not learn of it.
+            Err(failure) if matches!(failure.exit, Exit::Failed | Exit::Damage | Exit::NoRepository) => {
+                first.get_or_insert((place.copy.name.clone(), failure));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(first.map(|(_, failure)| failure).unwrap_or_else(|| Failure::usage("no copy is configured")))
+}
+
+/// The other copies of this run, to be opened when one is needed.
+pub fn other_copies(app: &App, opened: &Opened) -> Result<Option<Box<OpenCopies>>, Failure> {
+    let mut others = Vec::new();
+    for place in Place::all(app)?.into_iter().filter(|place| place.copy.name != opened.copy.name) {
+        // One that cannot even be named helps nobody; `policy` and `backup` tell of it.
+        if let Ok(backend) = place.probe(app) {
+            others.push((place.copy.name.clone(), backend));
+        }
+    }
+    if others.is_empty() {
+        return Ok(None);
+    }
+    let (secret, cache, id) = (opened.secret.clone(), opened.cache.clone(), opened.repository.id());
+    let open = move || {
+        let open_one = |(name, backend): &(String, Arc<dyn Backend>)| {
+            let repository = Repository::open(Arc::clone(backend), &secret).ok()?;
+            if repository.id() != id {
+                return None;
+            }
+            let (index, _) = Index::load(&repository, cache.as_ref()).ok()?;
+            Some((name.clone(), repository, Arc::new(index)))
+        };
+        others.iter().filter_map(open_one).collect()
+    };
+    Ok(Some(Box::new(open)))
 }
 
 fn open_at(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
@@ -334,7 +388,8 @@ pub(crate) fn open_quietly(
         cache.iter().for_each(|cache| repository.remember_in(cache));
     }
     let (copy, is_default) = (place.copy.clone(), place.default_key.is_some());
-    Ok(Opened { repository, cache, cache_base, copy, is_default, rolled_back })
+    let secret = secret.clone();
+    Ok(Opened { repository, cache, cache_base, copy, secret, is_default, rolled_back })
 }
 
 /// Makes the directory of all caches. Without one everything works, only slower.

@@ -42,6 +42,12 @@ impl Browser {
         Ok(Self { reader, domain, snapshot: snapshot.clone(), root: body.root, paths: body.paths })
     }
 
+    /// Reads what this copy cannot give from the first of the others that can.
+    #[must_use]
+    pub fn with_others(self, open: Box<snap_repo::OpenCopies>) -> Self {
+        Self { reader: self.reader.with_others(open), ..self }
+    }
+
     /// Gives its blobs.
     pub fn reader(&self) -> &BlobReader {
         &self.reader
@@ -378,10 +384,10 @@ struct Adding<'a> {
 impl Adding<'_> {
     /// False if they are more than the file can hold.
     fn add(&mut self, ids: &[BlobId]) -> Result<bool> {
-        let index = self.browser.reader.index();
+        let reader = &self.browser.reader;
         for id in ids {
-            let Some(length) = index.plain_len(&self.browser.domain.name, id) else {
-                index.check()?;
+            let Some(length) = reader.plain_len(&self.browser.domain.name, id) else {
+                reader.index().check()?;
                 let why = "no index names it";
                 let finding = snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", why);
                 return Err(RepoError::from(finding.blob(*id)).into());

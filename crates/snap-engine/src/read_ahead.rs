@@ -179,7 +179,7 @@ impl<'a> ReadAhead<'a> {
         let mut chunks: Vec<(BlobId, Option<Located>)> = Vec::new();
         let mut bytes = 0;
         while let Some(id) = file.ids.get(file.next) {
-            let place = reader.index().locate(domain, id);
+            let place = reader.locate(domain, id);
             let length = place.as_ref().map_or(0, |place| u64::from(place.plain_len));
             if let Some((_, before)) = chunks.last() {
                 let adjoins = before.as_ref().zip(place.as_ref()).is_some_and(|(a, b)| {

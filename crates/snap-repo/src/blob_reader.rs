@@ -1,5 +1,5 @@
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use snap_backend::{BackendError, Bytes, ErrorKind, Operation};
 use snap_format::{BlobId, BlobKind, IndexedPack, TreeBlob};
@@ -33,12 +33,27 @@ struct OpenGroup {
     plain: Arc<Vec<u8>>,
 }
 
+/// Opens other copies of the repository, with their names, when they are first needed: those that answer.
+pub type OpenCopies = dyn Fn() -> Vec<(String, Repository, Arc<Index>)> + Send + Sync;
+
+/// Other copies, for what is damaged or missing in this one.
+struct Others {
+    open: Box<OpenCopies>,
+    opened: OnceLock<Vec<(String, BlobReader)>>,
+    /// What is wrong here, and the copy that helped.
+    used: Mutex<BTreeMap<String, String>>,
+}
+
+/// In the numbers of packs that only another copy knows: no index has so many.
+const ELSEWHERE: u32 = 1 << 31;
+
 /// Gives the plaintext of blobs: authenticated, decompressed, and hashed again before anyone sees it (F14).
 pub struct BlobReader {
     repository: Repository,
     index: Arc<Index>,
     windows: Mutex<VecDeque<Window>>,
     groups: Mutex<VecDeque<OpenGroup>>,
+    others: Option<Others>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -50,7 +65,43 @@ impl std::fmt::Debug for BlobReader {
 impl BlobReader {
     /// Reads blobs of `repository` where `index` says they lie.
     pub fn new(repository: Repository, index: Arc<Index>) -> Self {
-        Self { repository, index, windows: Mutex::default(), groups: Mutex::default() }
+        Self { repository, index, windows: Mutex::default(), groups: Mutex::default(), others: None }
+    }
+
+    /// Reads what this copy cannot give from the first of the others that can.
+    #[must_use]
+    pub fn with_others(self, open: Box<OpenCopies>) -> Self {
+        let others = Others { open, opened: OnceLock::new(), used: Mutex::default() };
+        Self { others: Some(others), ..self }
+    }
+
+    /// What was damaged or missing in this copy, and which copy gave it instead.
+    pub fn rescued(&self) -> BTreeMap<String, String> {
+        let used = |others: &Others| others.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.others.as_ref().map(used).unwrap_or_default()
+    }
+
+    fn others(&self) -> &[(String, Self)] {
+        let Some(others) = &self.others else { return &[] };
+        others.opened.get_or_init(|| {
+            let opened = (others.open)().into_iter();
+            opened.map(|(name, repository, index)| (name, Self::new(repository, index))).collect()
+        })
+    }
+
+    /// The preferred place of a blob. If this copy names none, that in another: what is fetched from this copy's store is not
+    /// there then, and [`BlobReader::read_onto`] finds it.
+    pub fn locate(&self, domain: &str, id: &BlobId) -> Option<Located> {
+        self.index.locate(domain, id).or_else(|| {
+            let place = self.others().iter().find_map(|(_, other)| other.index.locate(domain, id))?;
+            Some(Located { pack: place.pack | ELSEWHERE, ..place })
+        })
+    }
+
+    /// Plain length of a blob in bytes, whichever copy knows it.
+    pub fn plain_len(&self, domain: &str, id: &BlobId) -> Option<u32> {
+        let elsewhere = || self.others().iter().find_map(|(_, other)| other.index.plain_len(domain, id));
+        self.index.plain_len(domain, id).or_else(elsewhere)
     }
 
     /// The index in use.
@@ -93,10 +144,28 @@ impl BlobReader {
             }
         }
         self.index.check()?;
-        Err(failure.unwrap_or_else(|| {
+        let failure = failure.unwrap_or_else(|| {
             let why = "no index names it";
             RepoError::from(Finding::new(FindingCode::Missing, "index", why).blob(*id))
-        }))
+        });
+        for (name, other) in self.others() {
+            if other.read_onto(domain, kind, id, scratch, out).is_ok() {
+                self.note_rescue(failure, name);
+                return Ok(());
+            }
+        }
+        Err(failure)
+    }
+
+    fn note_rescue(&self, failure: RepoError, copy: &str) {
+        let Some(others) = &self.others else { return };
+        // Each damaged object once, whatever its blobs.
+        let what = match failure.into_finding() {
+            Ok(finding) => format!("{}: {}", finding.object, finding.why),
+            Err(error) => error.to_string(),
+        };
+        let mut used = others.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.entry(what).or_insert_with(|| copy.to_owned());
     }
 
     fn read_at(

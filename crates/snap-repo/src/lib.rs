@@ -41,7 +41,7 @@ mod verify;
 mod whole_pack;
 mod writer;
 
-pub use blob_reader::{BlobReader, EachBlob};
+pub use blob_reader::{BlobReader, EachBlob, OpenCopies};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use copies::Epochs;

@@ -5,6 +5,7 @@
 
 mod backup;
 mod config;
+mod copy;
 mod history;
 mod key;
 mod look;
@@ -20,6 +21,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
+pub use copy::CopyArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
@@ -156,6 +158,8 @@ Examples:
     Stats,
     /// Bring a snapshot, or a part of it, back.
     Restore(Box<RestoreArgs>),
+    /// Bring copies up to date.
+    Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
     /// Drop snapshots, by a policy or by name.
@@ -231,6 +235,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Stats => "stats",
             Self::Restore(_) => "restore",
+            Self::Copy(_) => "copy",
             Self::Check(_) => "check",
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",

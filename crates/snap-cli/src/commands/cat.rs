@@ -2,7 +2,7 @@ use snap_engine::browse::Found;
 use snap_engine::{RestoreOptions, RestoreTarget, restore};
 use snap_format::NodeKind;
 
-use super::ls::{browse, scratch};
+use super::ls::{browse, scratch, tell_rescued};
 use super::restore::exit_of;
 use super::{Done, Outcome};
 use crate::app::App;
@@ -28,7 +28,9 @@ pub fn run(app: &App, args: &CatArgs) -> Outcome {
             let observer = CliObserver::new(app);
             let target = RestoreTarget::Tar(Box::new(app.out.writer()));
             let options = RestoreOptions::default();
-            return match app.engine(&observer, |context| restore(&browser, path, target, &options, context)) {
+            let outcome = app.engine(&observer, |context| restore(&browser, path, target, &options, context));
+            tell_rescued(app, &opened, &browser);
+            return match outcome {
                 Ok(report) => Ok(Done { exit: exit_of(&report), summary: Object::new() }),
                 Err(failure) => Done::unless_broken(app, failure),
             };
@@ -43,7 +45,9 @@ pub fn run(app: &App, args: &CatArgs) -> Outcome {
         return Err(Failure::new(Exit::Failed, format!("{path} is not a file")).hint(hint));
     }
     let (threads, memory_bytes) = (system::threads(), app.memory_bytes()?);
-    match browser.cat_with_threads(&node, &mut app.out.writer(), &mut scratch, threads, memory_bytes) {
+    let outcome = browser.cat_with_threads(&node, &mut app.out.writer(), &mut scratch, threads, memory_bytes);
+    tell_rescued(app, &opened, &browser);
+    match outcome {
         Ok(()) => Ok(Done::plain()),
         Err(error) => Done::unless_broken(app, error.into()),
     }

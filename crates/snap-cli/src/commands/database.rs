@@ -10,7 +10,7 @@ use snap_database::sqlite::{self, Database};
 use snap_database::{DatabaseError, Options};
 use snap_engine::{BackupSource, SnapshotFiles};
 
-use super::ls::browse;
+use super::ls::{browse, tell_rescued};
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::{RestoreArgs, values};
@@ -103,7 +103,9 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     let (stored, _graceful) = (SnapshotFiles::new(&browser), app.signals.graceful());
     if sqlite::is_sqlite(uri) {
         let target = sqlite::path(uri)?;
-        let bytes = sqlite::restore(&stored, path, &target)?;
+        let restored = sqlite::restore(&stored, path, &target);
+        tell_rescued(app, &opened, &browser);
+        let bytes = restored?;
         app.out.done(&format!("snapshot {} to {}", select::describe(&chosen.snapshot), target.display()));
         app.out.done(&format!("restored {}; {}", text::bytes(bytes), text::duration(began.elapsed())));
         return Ok(Done::with(json::object(json!({
@@ -116,7 +118,9 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     let options = RestoreOptions { no_owner: args.no_owner, jobs: system::threads(), options: options(app) };
     let settings = settings(app, uri)?;
     let note = |text: &str| app.out.note(text);
-    let report = postgres::restore(&stored, path, &settings, &options, &note)?;
+    let restored = postgres::restore(&stored, path, &settings, &options, &note);
+    tell_rescued(app, &opened, &browser);
+    let report = restored?;
     app.out.done(&format!(
         "snapshot {} to {}, database {}",
         select::describe(&chosen.snapshot),

@@ -16,7 +16,7 @@ use crate::{locks, repo, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     refuse_nonsense(args)?;
-    let opened = repo::open(app, repo::Purpose::Snapshots)?;
+    let opened = repo::open(app, repo::Purpose::Deciding)?;
     opened.repository.keyring().require_owner("forgetting snapshots")?;
     if !args.dry_run {
         opened.require_current_keys()?;

@@ -61,7 +61,7 @@ fn needed(app: &App, place: &Place) -> Result<Option<BTreeSet<ObjectName>>, Fail
     if !place.has_key(app)? {
         return Ok(None);
     }
-    let failure = match repo::open(app, Purpose::Reading) {
+    let failure = match repo::open(app, Purpose::Deciding) {
         Ok(opened) if opened.repository.keyring().can_read() => match locks::needed(app, &opened) {
             Ok(objects) => return Ok(Some(objects)),
             Err(failure) => failure,

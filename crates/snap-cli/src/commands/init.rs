@@ -18,7 +18,7 @@ pub fn run(app: &App, args: &InitArgs) -> Outcome {
 fn run_copy(app: &App, source: &str) -> Outcome {
     let copied = repo::create_copy(app, source)?;
     app.out.tell(&format!(
-        "created a copy of the repository {} at {}: the same keys open it; it holds no snapshot yet, and gets those that `snap backup` makes from now on, once snap.toml names it as a copy",
+        "created a copy of the repository {} at {}: the same keys open it; it holds no snapshot yet (`snap copy` brings them)",
         copied.id, copied.location
     ));
     Ok(Done::with(json::object(json!({

@@ -25,7 +25,9 @@ pub fn run(app: &App, args: &LsArgs) -> Outcome {
     let sorted = args.sort.map(|_| Sorted::new(&dir, args.reverse));
     let observer = CliObserver::new(app);
     let mut lister = Lister { args, show, sorted, observer, entries: 0, damaged: 0 };
-    match lister.list(&browser, args.snapshot.path.as_deref().unwrap_or_default()) {
+    let outcome = lister.list(&browser, args.snapshot.path.as_deref().unwrap_or_default());
+    tell_rescued(app, &opened, &browser);
+    match outcome {
         Ok(()) => {
             let summary =
                 json::object(json!({ "snapshot": snapshot.id.to_hex(), "entries": lister.entries }));
@@ -46,7 +48,23 @@ pub fn browse(app: &App, opened: &Opened, snapshot: &Snapshot) -> Result<Browser
     if let Some(text) = index.cache_failure() {
         observer.event(Event::Warning { text: &text });
     }
-    Ok(Browser::open(&opened.repository, Arc::new(index), snapshot)?)
+    let browser = Browser::open(&opened.repository, Arc::new(index), snapshot)?;
+    Ok(match repo::other_copies(app, opened)? {
+        Some(open) => browser.with_others(open),
+        None => browser,
+    })
+}
+
+/// Names what another copy had to give.
+pub fn tell_rescued(app: &App, opened: &Opened, browser: &Browser) {
+    let name = &opened.copy.name;
+    let rescued = browser.reader().rescued();
+    for (what, copy) in &rescued {
+        app.out.warning(&format!("the copy {name} is damaged: {what}; read from the copy {copy} instead"));
+    }
+    if !rescued.is_empty() {
+        app.out.warning(&format!("`snap check --copy {name}` tells what else is damaged there"));
+    }
 }
 
 /// Buffers for decompression.

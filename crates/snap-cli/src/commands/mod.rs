@@ -5,6 +5,7 @@ mod cat;
 mod check;
 mod completions;
 mod config;
+mod copy;
 mod database;
 mod deleted;
 mod diff;
@@ -91,6 +92,7 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Cat(args) => cat::run(app, &args),
         Command::Stats => stats::run(app),
         Command::Restore(args) => restore::run(app, &args),
+        Command::Copy(args) => copy::run(app, &args),
         Command::Check(args) => check::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Prune(args) => prune::run(app, &args),

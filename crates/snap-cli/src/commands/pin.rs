@@ -13,7 +13,7 @@ use crate::repo::Opened;
 use crate::{repo, select, system};
 
 pub fn run(app: &App, args: &PinArgs) -> Outcome {
-    let opened = repo::open(app, repo::Purpose::Snapshots)?;
+    let opened = repo::open(app, repo::Purpose::Deciding)?;
     if args.list {
         return list(app, args, &opened);
     }

@@ -7,7 +7,7 @@ use snap_engine::{EngineError, Overwrite, RestoreOptions, RestoreReport, Restore
 
 use super::cat::refuse_terminal;
 use super::database;
-use super::ls::browse;
+use super::ls::{browse, tell_rescued};
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::RestoreArgs;
@@ -42,7 +42,9 @@ pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
     };
     let observer = CliObserver::new(app);
     let path = args.snapshot.path.as_deref();
-    let report = match app.engine(&observer, |context| restore(&browser, path, target, &options, context)) {
+    let outcome = app.engine(&observer, |context| restore(&browser, path, target, &options, context));
+    tell_rescued(app, &opened, &browser);
+    let report = match outcome {
         Ok(report) => report,
         Err(failure) if args.is_tar() => return Done::unless_broken(app, failure),
         Err(failure) => return Err(failure),

@@ -11,7 +11,7 @@ use crate::render::{json, text};
 use crate::{repo, select, system};
 
 pub fn run(app: &App, args: &TagArgs) -> Outcome {
-    let opened = repo::open(app, repo::Purpose::Snapshots)?;
+    let opened = repo::open(app, repo::Purpose::Deciding)?;
     opened.repository.keyring().require_owner("changing tags")?;
     opened.require_current_keys()?;
     let snapshots = select::load_with_records(app, &opened, &args.filter, false)?;

@@ -77,9 +77,14 @@ pub fn copy_snapshots(
     }
     let missing = find_missing(source, target, context)?;
     let mut report = CopyReport::default();
-    let (source_index, findings) = Index::load(source, cache)?;
-    findings.iter().for_each(|finding| context.observer.event(Event::Finding(finding)));
-    let source_index = Arc::new(source_index);
+    let source_index = match missing.snapshots.is_empty() {
+        true => Arc::default(),
+        false => {
+            let (index, findings) = Index::load(source, cache)?;
+            findings.iter().for_each(|finding| context.observer.event(Event::Finding(finding)));
+            Arc::new(index)
+        }
+    };
     let mut domains: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in &missing.snapshots {
         domains.entry(&snapshot.envelope.domain).or_default().push(snapshot);

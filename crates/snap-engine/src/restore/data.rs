@@ -165,7 +165,7 @@ fn needed_blobs(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> Result<O
         while let Some((_, length)) = holes.next_if(|(start, _)| *start == offset) {
             offset += length;
         }
-        let Some(place) = index.locate(domain, id) else {
+        let Some(place) = restore.browser.reader().locate(domain, id) else {
             index.check()?;
             let finding =
                 snap_repo::Finding::new(snap_repo::FindingCode::Missing, "index", "no index names it");

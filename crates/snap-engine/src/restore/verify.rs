@@ -38,12 +38,12 @@ fn verify_file(restore: &Restore<'_>, plan: &Plan, task: &FileTask) -> io::Resul
         NodeKind::File { holes, .. } => holes,
         _ => &[],
     };
-    let index = restore.browser.reader().index();
+    let reader = restore.browser.reader();
     let domain = restore.browser.domain();
     let mut holes = holes.iter().peekable();
     let (mut offset, mut chunk) = (0, Vec::new());
     for id in &task.blobs {
-        chunk.resize(index.plain_len(&domain.name, id).unwrap_or(0) as usize, 0);
+        chunk.resize(reader.plain_len(&domain.name, id).unwrap_or(0) as usize, 0);
         let mut filled = 0;
         while filled < chunk.len() {
             while let Some((_, length)) = holes.next_if(|(start, _)| *start == offset) {
