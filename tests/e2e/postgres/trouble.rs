@@ -1,5 +1,7 @@
 //! What goes wrong says on which object, and leaves no snapshot that pretends to be whole.
 
+use std::process::Stdio;
+
 use snap_testkit::PostgresServer;
 
 use super::{Shop, text};
@@ -89,4 +91,33 @@ fn a_target_that_is_not_empty_stays_as_it_is() {
     let ran = shop.restore("latest", "occupied");
     assert!(ran.code == 1 && text(&ran).contains("not empty"), "{}", text(&ran));
     assert_eq!(server.run("occupied", "SELECT count(*) FROM fine").trim(), "2");
+}
+
+#[test]
+fn sessions_that_are_cut_leave_no_snapshot() {
+    let server = PostgresServer::shared();
+    server.create("sessions");
+    server.run("postgres", "CREATE ROLE unlucky LOGIN SUPERUSER");
+    server.run(
+        "sessions",
+        "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS pad FROM generate_series(1, 200000) n",
+    );
+    let shop = Shop::new(server);
+    let uri = server.uri("unlucky", "sessions");
+    let mut child = shop.lab.command("host", &["backup", "--source", &uri, "--json"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Cut as soon as rows flow, and from then on whatever is tried.
+    let copies =
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'unlucky' AND query LIKE '%COPY%big%'";
+    while child.try_wait().unwrap().is_none() {
+        if server.run("postgres", copies).trim() != "0" {
+            server.disconnect("unlucky");
+        }
+    }
+    let ran = crate::lab::finish(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{}", text(&ran));
+    assert!(text(&ran).contains("no snapshot was made"), "{}", text(&ran));
+    assert_eq!(shop.snapshots(), 0);
+    // The same again, undisturbed.
+    shop.run(&["backup", "--source", &uri]).summary(0);
 }
