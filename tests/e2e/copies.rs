@@ -9,7 +9,7 @@ use snap_testkit::S3Server;
 use crate::config::{unnamed, write};
 use crate::lab::{Lab, Ran, files_below, finish, noise};
 
-const NAMES: [&str; 3] = ["disk", "second", "cloud"];
+pub const NAMES: [&str; 3] = ["disk", "second", "cloud"];
 
 /// A source, a configuration with three copies, and a server for one of them.
 pub struct Three {
@@ -19,7 +19,7 @@ pub struct Three {
 
 impl Three {
     /// The copies made, and nothing in them yet.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let three = Self { lab: Lab::new(), server: S3Server::start() };
         three.version(1);
         let text = format!(
@@ -42,7 +42,7 @@ impl Three {
         three
     }
 
-    fn version(&self, version: u64) {
+    pub fn version(&self, version: u64) {
         write(&self.lab, "source/text", &format!("version {version}\n").repeat(2000));
         std::fs::write(self.lab.path("source/noise"), noise(version, 300_000)).unwrap();
         if version == 1 {
@@ -50,24 +50,24 @@ impl Three {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = unnamed(&self.lab, args);
         let [(_, id), (_, secret)] = self.server.credentials();
         command.env("CLOUD_ID", id).env("CLOUD_SECRET", secret);
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args).output().unwrap())
     }
 
-    fn backup(&self) -> Value {
+    pub fn backup(&self) -> Value {
         self.run(&["backup", "--dataset", "docs"]).summary(0).clone()
     }
 
     /// What the newest snapshot of a copy, and of no other, gives back is the source as it is.
     #[track_caller]
-    fn restores(&self, name: &str) {
+    pub fn restores(&self, name: &str) {
         let target = self.lab.path(&format!("restored-{name}"));
         let _ = std::fs::remove_dir_all(&target);
         let source = format!("latest:{}", self.lab.path("source").display());
@@ -76,18 +76,18 @@ impl Three {
     }
 
     #[track_caller]
-    fn is_clean(&self, name: &str) {
+    pub fn is_clean(&self, name: &str) {
         let ran = self.run(&["check", "--read-data", "--copy", name]);
         assert_eq!(ran.summary(0)["findings"], 0, "{name}");
     }
 
-    fn snapshots(&self, name: &str) -> Vec<Value> {
+    pub fn snapshots(&self, name: &str) -> Vec<Value> {
         let ran = self.run(&["snapshots", "--copy", name]);
         ran.summary(0);
         ran.lines.iter().filter(|line| line["event"] == "snapshot").map(|line| line["id"].clone()).collect()
     }
 
-    fn hide(&self, is_hidden: bool) {
+    pub fn hide(&self, is_hidden: bool) {
         let (shown, hidden) = (self.lab.path("elsewhere"), self.lab.path("unmounted"));
         if is_hidden { std::fs::rename(shown, hidden) } else { std::fs::rename(hidden, shown) }.unwrap();
     }
@@ -314,4 +314,96 @@ fn what_is_damaged_in_one_copy_is_read_from_the_next() {
     ran.summary(0);
     same_files(&three.lab.path("source"), &target);
     assert!(ran.stderr.contains("the copy disk cannot be used"), "{}", ran.stderr);
+}
+
+/// The packs of a copy in a directory.
+fn packs(three: &Three, dir: &str) -> Vec<std::path::PathBuf> {
+    let root = three.lab.path(dir);
+    let mut names: Vec<_> =
+        files_below(&root).iter().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Copies with retentions of their own, one away during a rotation and two prunes.
+#[test]
+fn after_a_life_of_their_own_each_copy_restores_alone() {
+    let three = Three::new();
+    let tidy = || {
+        let forgot = three.run(&["forget", "--prune"]);
+        forgot.summary(0);
+        let pruned = three.run(&["prune", "--grace", "0", "--max-unused", "0"]);
+        pruned.summary(0);
+        (forgot, pruned)
+    };
+    for version in 1..=4 {
+        three.version(version);
+        three.backup();
+    }
+    let (forgot, _) = tidy();
+    let kept: Vec<_> = forgot.summary(0)["copies"].as_array().unwrap().iter().map(|it| &it["kept"]).collect();
+    assert_eq!(kept, [3, 3, 1], "the cloud has a retention of its own");
+    assert_eq!(NAMES.map(|name| three.snapshots(name).len()), [3, 3, 1]);
+    three.hide(true);
+    three.version(5);
+    three.backup();
+    three.run(&["key", "rotate"]).summary(0);
+    let (_, pruned) = tidy();
+    assert_eq!(states(pruned.summary(0)), [("disk", "ok"), ("second", "lagging"), ("cloud", "ok")]);
+    three.version(6);
+    three.backup();
+    tidy();
+    three.hide(false);
+    three.run(&["copy"]).summary(0);
+    assert_ne!(
+        packs(&three, "repo/packs"),
+        packs(&three, "elsewhere/repo/packs"),
+        "they were packed otherwise"
+    );
+    for _ in 0..2 {
+        for name in NAMES {
+            three.is_clean(name);
+            three.restores(name);
+        }
+        tidy();
+    }
+    let newest = three.snapshots("cloud").pop().unwrap();
+    assert_eq!(NAMES.map(|name| three.snapshots(name).len()), [3, 3, 1]);
+    // Alone, on a machine that has never seen the others.
+    let source = format!("{}:{}", newest.as_str().unwrap(), three.lab.path("source").display());
+    std::fs::rename(three.lab.path("snap.toml"), three.lab.path("away.toml")).unwrap();
+    for (number, dir) in ["repo", "elsewhere/repo"].iter().enumerate() {
+        let target = three.lab.path(&format!("alone-{number}"));
+        let (cache, to) = (format!("cache-{number}"), target.to_str().unwrap());
+        let args =
+            ["-r", dir, "--key-file", "owner.key", "--cache-dir", &cache, "restore", &source, "--target", to];
+        three.run(&args).summary(0);
+        same_files(&three.lab.path("source"), &target);
+    }
+}
+
+#[test]
+fn a_pin_holds_in_every_copy_that_has_the_snapshot() {
+    let three = Three::new();
+    let first = three.backup()["snapshot"].clone();
+    three.hide(true);
+    let pinned = three.run(&["pin", "latest", "--reason", "the first"]);
+    assert_eq!(states(pinned.summary(0)), [("disk", "ok"), ("second", "lagging"), ("cloud", "ok")]);
+    for version in 2..=5 {
+        three.version(version);
+        three.backup();
+    }
+    three.hide(false);
+    three.run(&["copy", "--to", "second"]).summary(0);
+    three.run(&["forget"]).summary(0);
+    for (name, count) in NAMES.iter().zip([4, 4, 2]) {
+        let all = three.snapshots(name);
+        assert_eq!((all.len(), &all[0]), (count, &first), "{name}");
+    }
+    // By name, from wherever it is.
+    three.run(&["forget", first.as_str().unwrap()]).summary(1);
+    three.run(&["pin", "--remove", first.as_str().unwrap()]).summary(0);
+    let forgot = three.run(&["forget", first.as_str().unwrap()]);
+    assert_eq!(forgot.summary(0)["dropped"], 3);
+    assert_eq!(NAMES.map(|name| three.snapshots(name).len()), [3, 3, 1]);
 }

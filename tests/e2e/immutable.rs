@@ -488,3 +488,28 @@ fn a_snapshot_in_a_bundle_is_locked_as_long_as_the_bundle() {
     let locks = cloud.run(&["policy", "--extend-locks"]).summary(1)["locks"][0].clone();
     assert_eq!((&locks["lost"], &locks["guessed"]), (&2.into(), &true.into()));
 }
+
+#[test]
+fn what_is_erased_stays_as_long_as_it_is_locked() {
+    for (keeping, lock) in [(LOCKED, "compliance"), (GOVERNED, "governance")] {
+        let cloud = Cloud::filled(keeping, "");
+        let noise = cloud.lab.path("source/noise");
+        let args = ["erase", "--path", noise.to_str().unwrap(), "--reason", "r", "--grace", "0", "--yes"];
+        let ran = cloud.run(&args);
+        let copy = &ran.summary(0)["copies"][0];
+        assert_eq!(
+            (&copy["state"], &copy["packs"], &copy["lock"]),
+            (&"erased".into(), &0.into(), &lock.into())
+        );
+        assert_eq!(copy["packs_with_versions"], 2, "data and trees: {copy}");
+        let until = seconds(&copy["locked_until"]);
+        assert!((now() + 29 * DAY..=now() + 30 * DAY).contains(&until), "{copy}");
+    }
+    // Without locks older versions stay until somebody deletes them.
+    let cloud = Cloud::filled(Keeping::Versions, "");
+    let noise = cloud.lab.path("source/noise");
+    let ran =
+        cloud.run(&["erase", "--path", noise.to_str().unwrap(), "--reason", "r", "--grace", "0", "--yes"]);
+    let copy = &ran.summary(0)["copies"][0];
+    assert_eq!((&copy["packs_with_versions"], &copy["lock"]), (&2.into(), &Value::Null));
+}

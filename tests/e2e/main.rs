@@ -4,6 +4,7 @@
 mod conditions;
 mod config;
 mod copies;
+mod erase;
 mod golden;
 mod heal;
 mod immutable;
@@ -15,6 +16,8 @@ mod look;
 mod policy;
 mod postgres;
 mod prune;
+mod repair;
 mod retention;
 mod roles;
 mod sqlite;
+mod unexpected;

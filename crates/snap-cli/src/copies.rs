@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use snap_backend::Backend;
 use snap_engine::Lag;
 use snap_format::ObjectId;
 use snap_repo::{Epochs, RepoError, Repository, Secret};
 
 use crate::app::App;
+use crate::commands::Done;
 use crate::exit::{Exit, Failure};
 use crate::keys::KeySource;
 use crate::render::json;
@@ -60,7 +61,7 @@ pub fn open_places(
 ) -> Result<Copies, Failure> {
     let names = places.iter().map(|place| place.copy.name.clone()).collect();
     let keyed = load_secrets(app, places)?;
-    let mut outcomes = open_each(app, &keyed, purpose);
+    let mut outcomes = open_all_keyed(app, &keyed, purpose);
     agree_on_keys(app, &keyed, &mut outcomes, purpose, is_rehearsal)?;
     let mut copies = Copies { names, opened: Vec::new(), positions: Vec::new(), absent: Vec::new() };
     let mut failures = Vec::new();
@@ -131,7 +132,7 @@ fn load_secrets(app: &App, places: Vec<Place>) -> Result<Vec<Keyed>, Failure> {
 }
 
 /// Opens all at the same time: one that is down is waited for once.
-fn open_each(app: &App, keyed: &[Keyed], purpose: Purpose) -> Vec<Result<Opened, Failure>> {
+fn open_all_keyed(app: &App, keyed: &[Keyed], purpose: Purpose) -> Vec<Result<Opened, Failure>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = keyed
             .iter()
@@ -165,6 +166,24 @@ fn open_patiently(app: &App, place: &Place, secret: &Secret, purpose: Purpose) -
 pub fn open_for_reading(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
     let secret = repo::load_secret(place.key(app)?.as_ref(), place.probe(app)?.as_ref())?;
     open_patiently(app, place, &secret, purpose)
+}
+
+/// The other copies that snap.toml names, whether `--copy` chose this one or not: those that answer.
+pub fn siblings(app: &App, place: &Place) -> Result<Vec<Opened>, Failure> {
+    let mut out = Vec::new();
+    for other in Place::siblings(app, place)? {
+        match open_for_reading(app, &other, Purpose::Keys) {
+            Ok(opened) => out.push(opened),
+            Err(failure) if matches!(failure.exit, Exit::Interrupted | Exit::Terminated) => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                let name = &other.copy.name;
+                app.out.warning(&format!("the copy {name} cannot be asked: {}", in_words(&failure)));
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Brings all copies to the keys of the one that has the newest, and opens those anew that had older ones, or another slot.
@@ -229,7 +248,117 @@ fn newest_keys(outcomes: &[Result<Opened, Failure>]) -> Result<Option<Repository
     Ok(newest.cloned())
 }
 
+/// Opens the copies of a run that changes each of them for itself; the same for a repository without others.
+pub fn open_each(app: &App, purpose: Purpose, is_rehearsal: bool) -> Result<Copies, Failure> {
+    let places = Place::all(app)?;
+    if places.len() > 1 {
+        return open_places(app, places, purpose, is_rehearsal);
+    }
+    let opened = repo::open(app, purpose)?;
+    if !is_rehearsal {
+        opened.require_current_keys()?;
+    }
+    Ok(Copies::of_one(opened))
+}
+
+/// Adds what another copy counted; what is no number stays as it is.
+fn add(into: &mut json::Object, from: &json::Object) {
+    for (key, value) in from {
+        match (into.get_mut(key), value) {
+            (Some(Value::Object(into)), Value::Object(from)) => add(into, from),
+            (Some(sum), value) => {
+                if let Some(both) = sum.as_u64().zip(value.as_u64()) {
+                    *sum = both.0.saturating_add(both.1).into();
+                }
+            }
+            (None, value) => drop(into.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
 impl Copies {
+    /// Whether there are others beside the first, open or not.
+    pub fn are_several(&self) -> bool {
+        self.names.len() > 1
+    }
+
+    /// Does the same in each copy for itself: what fails in one hinders no other. The summary adds up what `verb` counts, and
+    /// says under `copies` what it was in each.
+    pub fn in_each(
+        &mut self,
+        app: &App,
+        verb: impl Fn(&Opened) -> Result<json::Object, Failure>,
+    ) -> Result<Done, Failure> {
+        if !self.are_several() {
+            return verb(self.first()).map(Done::with);
+        }
+        let (mut sum, mut done, mut failed) = (json::Object::new(), Vec::new(), None);
+        for (opened, position) in self.opened.iter().zip(&self.positions) {
+            let name = &opened.copy.name;
+            app.out.done(&format!("the copy {name}:"));
+            let state = match verb(opened) {
+                Ok(counted) => {
+                    add(&mut sum, &counted);
+                    let mut state = json::object(json!({ "name": name, "state": "ok" }));
+                    state.extend(counted);
+                    state
+                }
+                Err(failure)
+                    if matches!(failure.exit, Exit::Interrupted | Exit::Terminated | Exit::Usage) =>
+                {
+                    return Err(failure);
+                }
+                Err(failure) => {
+                    let why = in_words(&failure);
+                    let hint = failure.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    app.out.warning(&format!("the copy {name}: {why}{hint}"));
+                    failed.get_or_insert(failure);
+                    json::object(json!({ "name": name, "state": "failed", "reason": why }))
+                }
+            };
+            done.push((*position, Value::from(state)));
+        }
+        if let Some(failure) = failed.as_ref().filter(|_| sum.is_empty()) {
+            return Err(failure.clone());
+        }
+        let lagging = self.states(app).into_iter();
+        let absent: Vec<usize> = self.absent.iter().map(|absent| absent.position).collect();
+        done.extend(absent.into_iter().zip(lagging));
+        done.sort_by_key(|(position, _)| *position);
+        sum.insert("copies".into(), done.into_iter().map(|(_, state)| state).collect::<Vec<_>>().into());
+        Ok(Done { exit: failed.map_or(Exit::Done, |failure| failure.exit), summary: sum })
+    }
+
+    /// Brings pins and tags of each copy to the others: a copy that was away knows of what must stay before it forgets.
+    pub fn share_records(&self, app: &App) {
+        for (to, target) in self.opened.iter().enumerate() {
+            for (_, source) in self.opened.iter().enumerate().filter(|(from, _)| *from != to) {
+                if let Err(error) = source.repository.bring_records(&target.repository) {
+                    let (from, to) = (&source.copy.name, &target.copy.name);
+                    let why = in_words(&error.into());
+                    app.out.warning(&format!("the pins of the copy {from} were not brought to {to}: {why}"));
+                }
+            }
+        }
+    }
+
+    /// Writes records into the first copy, and brings them to the others as they are. Returns what the summary says of each.
+    pub fn write_records(
+        &mut self,
+        app: &App,
+        write: impl FnOnce(&Repository) -> Result<(), RepoError>,
+    ) -> Result<Option<Value>, Failure> {
+        let first = self.first().repository.clone();
+        write(&first)?;
+        let mut lagging = Vec::new();
+        for (copy, opened) in self.opened.iter().enumerate().skip(1) {
+            if let Err(error) = first.bring_records(&opened.repository) {
+                lagging.push(Lag { copy, why: in_words(&error.into()) });
+            }
+        }
+        Ok(self.are_several().then(|| self.tell(app, lagging, true)))
+    }
+
     /// A repository without others.
     pub fn of_one(opened: Opened) -> Self {
         let names = vec![opened.copy.name.clone()];
@@ -241,17 +370,22 @@ impl Copies {
         &self.opened[0]
     }
 
+    /// Those that cannot be written: their names, and why.
+    pub fn absent(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.absent.iter().map(|absent| (self.names[absent.position].as_str(), absent.why.as_str()))
+    }
+
     /// Notes those that failed since, warns of all that lag, and returns what the summary says of each.
-    pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> serde_json::Value {
+    pub fn tell(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Value {
         self.states_after(app, lagging, is_written).into()
     }
 
     /// Warns of those that cannot be opened; what a summary says of them.
-    pub fn states(&mut self, app: &App) -> Vec<serde_json::Value> {
+    pub fn states(&mut self, app: &App) -> Vec<Value> {
         self.states_after(app, Vec::new(), false)
     }
 
-    fn states_after(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Vec<serde_json::Value> {
+    fn states_after(&mut self, app: &App, lagging: Vec<Lag>, is_written: bool) -> Vec<Value> {
         for Lag { copy, why } in lagging {
             self.absent.push(Absent { position: self.positions[copy], why, is_missing: false });
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use snap_backend::{LockMode, ObjectLock, ObjectName, Retention, Timestamp};
 use snap_engine::locks::{
-    Extension, Hold, LockAim, Locks, LostSnapshots, Needs, SnapshotLock, StoredSnapshots, extend_locks,
+    Extension, Hold, Left, LockAim, Locks, LostSnapshots, Needs, SnapshotLock, StoredSnapshots, extend_locks,
 };
 use snap_format::{ObjectId, Time};
 use snap_ops::LockConfig;
@@ -75,6 +75,17 @@ pub fn ask(app: &App, opened: &Opened, snapshots: &[Snapshot]) -> Result<Told, F
     let observer = CliObserver::new(app);
     let locks = app.engine(&observer, |context| Locks::ask(&lock, needs.objects(), context))?;
     Ok(Told::Locks(needs.weakest(&locks, now)))
+}
+
+/// What the store still has of objects, those that were deleted too, and when the locks on them end; none where nobody can ask.
+pub fn left_of(app: &App, opened: &Opened, objects: &BTreeSet<ObjectName>) -> Result<Option<Left>, Failure> {
+    if opened.repository.backend().local_root().is_some() {
+        return Ok(None);
+    }
+    let Some(lock) = object_lock(app, opened)? else { return Ok(None) };
+    let observer = CliObserver::new(app);
+    let locks = app.engine(&observer, |context| Locks::ask(&lock, objects, context))?;
+    Ok(Some(locks.left_of(objects.iter(), time_of(&lock))))
 }
 
 /// The objects that the snapshots of a repository need.

@@ -8,6 +8,7 @@ use snap_backend::{Backend, BandwidthOptions, ObjectLock, ObjectName, RetryOptio
 use snap_crypto::Zeroizing;
 use snap_format::RepoId;
 use snap_ops::ResolvedCopy;
+use snap_repo::repair::Foundations;
 use snap_repo::{Area, Cache, Finding, Index, OpenCopies, RepoError, Repository, Secret, areas_of_a_backup};
 
 use crate::app::App;
@@ -40,6 +41,14 @@ impl Place {
             }
             None => Ok(vec![Self::default_one(app)?]),
         }
+    }
+
+    /// The configured copies beside this one; none if a flag or variable named it.
+    pub fn siblings(app: &App, of: &Self) -> Result<Vec<Self>, Failure> {
+        let is_configured = matches!(config::copies(app)?, Some((_, config::Origin::Config)));
+        let all = app.config()?.filter(|_| is_configured).map(|config| config.copies.as_slice());
+        let others = all.unwrap_or_default().iter().filter(|copy| copy.name != of.copy.name);
+        Ok(others.map(|copy| Self { copy: copy.clone(), default_key: None }).collect())
     }
 
     /// The copy that is configured under this name, else the repository at that place.
@@ -295,6 +304,11 @@ pub fn other_copies(app: &App, opened: &Opened) -> Result<Option<Box<OpenCopies>
     Ok(Some(Box::new(open)))
 }
 
+/// Opens this one and no other.
+pub fn open_place(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
+    open_at(app, place, purpose).map_err(|failure| place.explain(failure))
+}
+
 fn open_at(app: &App, place: &Place, purpose: Purpose) -> Result<Opened, Failure> {
     let source = place.key(app)?;
     let backend = place.connect(app, false)?;
@@ -349,6 +363,27 @@ pub(crate) fn load_secret(source: Option<&KeySource>, backend: &dyn Backend) -> 
         None if !exists(backend)? => Err(RepoError::NoRepository(backend.location()).into()),
         None => prompt::ask_password(&backend.location()),
     }
+}
+
+/// Opens a repository that may have lost its config or epochs, with what can be brought back of them; written unless it is a
+/// rehearsal.
+pub fn open_for_repair(app: &App, dry_run: bool, give_up: bool) -> Result<(Opened, Foundations), Failure> {
+    let place = Place::find(app)?;
+    let backend = place.connect(app, false)?;
+    let secret = match place.key(app)? {
+        Some(source) => source.load()?,
+        None if prompt::can_ask() => prompt::ask_password(&backend.location())?,
+        None => load_secret(None, place.probe(app)?.as_ref())?,
+    };
+    let foundations = Foundations::examine(&backend, &secret, cache_base(app).as_deref(), give_up)?;
+    let rehearsed = open_with(app, &place, foundations.over(&backend), &secret, Purpose::Checking)?;
+    rehearsed.repository.keyring().require_owner("repairing a repository")?;
+    if dry_run {
+        return Ok((rehearsed, foundations));
+    }
+    rehearsed.require_current_keys()?;
+    foundations.write(backend.as_ref())?;
+    Ok((open_with(app, &place, backend, &secret, Purpose::Checking)?, foundations))
 }
 
 fn open_with(

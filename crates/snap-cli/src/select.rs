@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use snap_backend::ErrorKind;
 use snap_engine::{EngineError, Selector, SnapshotFilter};
-use snap_format::{Details, ObjectId};
+use snap_format::{Details, ObjectId, Time};
 use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
 use crate::app::App;
 use crate::args::FilterArgs;
 use crate::args::values::absolute;
+use crate::copies;
 use crate::exit::Failure;
 use crate::render::text;
-use crate::repo::Opened;
+use crate::repo::{Opened, Place, Purpose};
 
 /// Snapshots that pass the filters, oldest first, with the tags that they have now where tags were asked for.
 pub struct Snapshots {
@@ -53,7 +54,8 @@ pub struct Chosen {
 /// is to be compared.
 pub fn load(app: &App, opened: &Opened, filter: &FilterArgs, with_paths: bool) -> Result<Snapshots, Failure> {
     let with_records = !app.filter(filter).tag.is_empty();
-    read(app, opened, filter, with_paths, with_records).map(meant)
+    let others = Others::ForWhatIsDamaged;
+    read(app, opened, filter, Wants { with_paths, with_records, others }).map(meant)
 }
 
 /// The same, and what records say of them.
@@ -63,12 +65,31 @@ pub fn load_with_records(
     filter: &FilterArgs,
     with_paths: bool,
 ) -> Result<Snapshots, Failure> {
-    read(app, opened, filter, with_paths, true).map(meant)
+    let wants = Wants { with_paths, with_records: true, others: Others::ForWhatIsDamaged };
+    read(app, opened, filter, wants).map(meant)
 }
 
 /// Everything, for who decides what becomes of it.
 pub fn load_all(app: &App, opened: &Opened, filter: &FilterArgs) -> Result<Everything, Failure> {
-    read(app, opened, filter, false, true)
+    read(app, opened, filter, Wants { with_paths: false, with_records: true, others: Others::Never })
+}
+
+/// Those that pass the filters, of each copy.
+pub fn load_from_all(app: &App, copies: &[Opened], filter: &FilterArgs) -> Result<Vec<Snapshots>, Failure> {
+    copies.iter().map(|opened| load_all(app, opened, filter).map(meant)).collect()
+}
+
+/// All of these, each once, oldest first.
+pub fn union(all: &[Snapshots]) -> Vec<&Snapshot> {
+    let mut list: Vec<&Snapshot> = all.iter().flat_map(|snapshots| &snapshots.list).collect();
+    list.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
+    list.dedup_by_key(|snapshot| snapshot.id);
+    list
+}
+
+/// A time for a record that is to outdo those of all copies.
+pub fn time_after(all: &[Snapshots], now: Time) -> Time {
+    all.iter().fold(now, |time, copy| time.max(copy.overlays.time_after(now)))
 }
 
 fn meant(everything: Everything) -> Snapshots {
@@ -77,24 +98,39 @@ fn meant(everything: Everything) -> Snapshots {
     Snapshots { list: all, paths, details, overlays }
 }
 
-fn read(
-    app: &App,
-    opened: &Opened,
-    filter: &FilterArgs,
+/// Whether other copies are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// This one alone decides.
+    Never,
+    /// Something in this copy is damaged: it may be a snapshot that another has.
+    ForWhatIsDamaged,
+}
+
+/// What is read.
+#[derive(Clone, Copy)]
+struct Wants {
     with_paths: bool,
     with_records: bool,
-) -> Result<Everything, Failure> {
+    others: Others,
+}
+
+fn read(app: &App, opened: &Opened, filter: &FilterArgs, wants: Wants) -> Result<Everything, Failure> {
+    let Wants { with_paths, with_records, others } = wants;
     let repository = &opened.repository;
     let filter = engine_filter(app, filter)?;
     if !filter.paths.is_empty() {
         repository.keyring().require_reader("filtering by --path")?;
     }
-    let (set, overlays) = match with_records {
+    let (mut set, overlays) = match with_records {
         true => with_overlays(app, repository)?,
         false => (repository.snapshots()?, Overlays::default()),
     };
     for finding in set.findings.iter().chain(&overlays.findings).chain(&overlays.unreadable) {
         app.out.finding(finding);
+    }
+    if !set.findings.is_empty() && others == Others::ForWhatIsDamaged {
+        fill_in(app, opened, &mut set);
     }
     let (mut paths, mut details) = (HashMap::<ObjectId, Vec<Vec<u8>>>::new(), HashMap::new());
     let looks = (with_paths || !filter.paths.is_empty()) && repository.keyring().can_read();
@@ -110,6 +146,34 @@ fn read(
     let fits = |snapshot: &&Snapshot| filter.matches(snapshot, known(snapshot));
     let meant = set.snapshots.iter().filter(fits).map(|snapshot| snapshot.id).collect();
     Ok(Everything { all: set.snapshots, meant, paths, details, overlays })
+}
+
+/// Adds the snapshots that another copy has and this one lacks, unless they were forgotten here.
+fn fill_in(app: &App, opened: &Opened, set: &mut SnapshotSet) {
+    let Ok(overlays) = opened.repository.overlays() else { return };
+    let name = &opened.copy.name;
+    for place in Place::all(app).unwrap_or_default().iter().filter(|place| place.copy.name != *name) {
+        let Ok(other) = copies::open_for_reading(app, place, Purpose::Snapshots) else { continue };
+        let is_same = other.repository.id() == opened.repository.id();
+        let Ok(others) = other.repository.snapshots() else { continue };
+        let is_missing = |snapshot: &Snapshot| {
+            is_same
+                && !set.snapshots.iter().any(|known| known.id == snapshot.id)
+                && !overlays.ever_forgotten().contains(&snapshot.id)
+        };
+        let mut missing: Vec<Snapshot> = others.snapshots.into_iter().filter(is_missing).collect();
+        if !missing.is_empty() {
+            let count = text::counted(missing.len() as u64, "snapshot", "snapshots");
+            app.out.warning(&format!(
+                "snapshots of the copy {name} are damaged; {count} that it lacks come from the copy {}; `snap check --copy {name} \
+                 --repair` brings them back",
+                place.copy.name
+            ));
+            missing.iter_mut().for_each(|snapshot| overlays.apply(snapshot));
+            set.snapshots.append(&mut missing);
+        }
+    }
+    set.snapshots.sort_by_key(|snapshot| (snapshot.envelope.time, snapshot.id));
 }
 
 /// A machine that only writes may have store credentials that do not let it read records.

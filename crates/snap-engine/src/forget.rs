@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use snap_format::{ObjectId, Time};
 use snap_repo::{Overlays, Repository, Snapshot};
 
-use crate::retention::{Candidate, Group, Policy, Reason, Standing, Verdict, judge};
+use crate::retention::{Candidate, Group, Policy, Reason, Standing, Verdict, judge_by};
 use crate::{EngineError, Result};
 
 /// Which snapshots go, and why each stays or goes. Nothing is done before [`ForgetPlan::execute`].
@@ -27,13 +27,31 @@ impl ForgetPlan {
         policy: &Policy,
         now: Time,
     ) -> Result<Self> {
-        overlays.require_complete()?;
         if policy.is_empty() {
             return Err(EngineError::Usage("the policy keeps nothing at all".into()));
         }
-        let candidates: Vec<Candidate> =
-            snapshots.iter().map(|snapshot| candidate(snapshot, overlays, is_meant(snapshot), now)).collect();
-        let groups = judge(&candidates, policy);
+        Self::by_policies(snapshots, overlays, is_meant, |_| Some(policy), now)
+    }
+
+    /// The same with a policy for each dataset; of one that has none everything stays.
+    pub fn by_policies<'p>(
+        snapshots: Vec<Snapshot>,
+        overlays: &Overlays,
+        is_meant: impl Fn(&Snapshot) -> bool,
+        policy_of: impl Fn(&str) -> Option<&'p Policy>,
+        now: Time,
+    ) -> Result<Self> {
+        overlays.require_complete()?;
+        let none = Policy::default();
+        let candidate = |snapshot: &Snapshot| {
+            let policy = policy_of(&snapshot.envelope.dataset);
+            if policy.is_some_and(Policy::is_empty) {
+                return Err(EngineError::Usage("the policy keeps nothing at all".into()));
+            }
+            Ok(candidate(snapshot, overlays, policy.is_some() && is_meant(snapshot), now))
+        };
+        let candidates: Vec<Candidate> = snapshots.iter().map(candidate).collect::<Result<_>>()?;
+        let groups = judge_by(&candidates, |dataset| policy_of(dataset).unwrap_or(&none));
         let is_open = |verdict: &Verdict| candidates[verdict.candidate].standing == Standing::Open;
         if let Some(group) =
             groups.iter().find(|group| !group.is_kept_by_rule && group.verdicts.iter().any(is_open))
@@ -117,15 +135,22 @@ fn candidate(snapshot: &Snapshot, overlays: &Overlays, is_meant: bool, now: Time
         (false, true) => Standing::Open,
         (false, false) => Standing::NotMeant,
     };
+    // One that stands in place of another is judged as that one: neither is it suspicious because an owner stored it late,
+    // nor is a forged one beyond suspicion because an owner wrote it anew.
+    let before = overlays.replacement(&snapshot.id);
+    let stored = match before {
+        Some(pair) => pair.stored_secs.map(|secs| Time::new(secs, 0)),
+        None => snapshot.stored.map(|stored| Time::new(stored.unix_seconds, stored.nanos)),
+    };
     Candidate {
-        id: snapshot.id,
+        id: overlays.origin(&snapshot.id),
         time: envelope.time,
-        stored: snapshot.stored.map(|stored| Time::new(stored.unix_seconds, stored.nanos)),
+        stored,
         duration_ms: envelope.summary.duration_ms,
-        previous: envelope.previous,
+        previous: envelope.previous.map(|id| overlays.origin(&id)),
         dataset: envelope.dataset.clone(),
         host: envelope.host.clone(),
-        slot: snapshot.slot,
+        slot: before.map_or(snapshot.slot, |pair| pair.slot),
         tags: envelope.tags.clone(),
         pin: overlays.pin(&snapshot.id, now).cloned(),
         standing,

@@ -4,8 +4,11 @@
 //! - [`restore()`] brings a snapshot, a directory or a file of it back; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
 //!   [`SnapshotFiles`] gives them to whoever restores into something that is no file system.
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
-//! - [`check()`] verifies a repository, [`check_keyless`] without any key.
+//! - [`check()`] verifies a repository, [`check_keyless`] without any key; [`heal()`] brings back what is damaged.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
+//! - [`erase::ErasePlan`] takes paths out of snapshots, or whole snapshots.
+//! - [`repair::repair()`] rebuilds what can be rebuilt and marks what is lost.
+//! - [`rewrite`] makes new snapshots of old ones, without some nodes or with others in their place.
 //! - [`locks`] says how long nobody can delete what a snapshot needs, and makes that longer.
 //! - [`prune()`] frees the space of what no snapshot needs.
 //! - [`Selector`] names snapshots as a user does: `latest`, `latest~2`, an id prefix.
@@ -19,14 +22,18 @@ pub mod browse;
 pub mod check;
 mod context;
 mod copy;
+pub mod erase;
 mod error;
 mod forget;
+mod heal;
 pub mod locks;
 pub mod look;
 mod prune;
 pub mod read_ahead;
+pub mod repair;
 pub mod restore;
 pub mod retention;
+pub mod rewrite;
 mod select;
 mod stats;
 mod stored;
@@ -35,9 +42,10 @@ mod work;
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
 pub use check::{CheckOptions, CheckReport, ReadData, check, check_immutable, check_keyless};
 pub use context::{Context, Event, NullObserver, Observer, Phase, Progress};
-pub use copy::{CopyOptions, CopyReport, copy_snapshots};
+pub use copy::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
 pub use error::EngineError;
 pub use forget::ForgetPlan;
+pub use heal::{HealOptions, HealReport, Sibling, heal};
 pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use select::{Selection, Selector, SnapshotFilter};

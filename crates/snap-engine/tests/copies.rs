@@ -11,120 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use check_support::forger::Forger;
-use common::compare::{Leeway, assert_same};
+use common::scene::{NOW, PACK, Scene};
 use common::stores::Hooked;
-use common::{Lab, odd, within};
+use common::within;
 use snap_backend::testing::{CrashBackend, CrashMode, CrashPoint, RecordingBackend};
 use snap_backend::{Backend, MemoryBackend, Operation};
-use snap_engine::{BackupReport, Context, CopyOptions, CopyReport, copy_snapshots};
-use snap_format::{ObjectId, Time};
-use snap_repo::{Area, Epochs, Index, RepoError, Repository, Secret, parse_object_name};
+use snap_engine::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
+use snap_format::ObjectId;
+use snap_repo::{Area, Epochs, RepoError, Repository, Secret, object_name, parse_object_name};
 
 const LIMIT: Duration = Duration::from_secs(300);
-/// Small packs, so that a run has many steps.
-const PACK: usize = 20 << 10;
-const NOW: Time = Time { secs: 2_000_000, nanos: 0 };
-
-/// A repository and a copy of it, both in memory, and a source.
-struct Scene {
-    lab: Lab,
-    stores: [Arc<MemoryBackend>; 2],
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (lab, first) = common::in_memory();
-        let second = Arc::new(MemoryBackend::new());
-        lab.repository().create_copy(second.as_ref(), NOW).unwrap();
-        let scene = Self { lab, stores: [first, second] };
-        scene.write(1);
-        scene
-    }
-
-    /// A version of the source: small files that go into groups, some that do not shrink, a large one.
-    fn write(&self, version: u64) {
-        let dir = self.lab.source("sub");
-        std::fs::create_dir_all(&dir).unwrap();
-        for number in 0..12 {
-            let seed = if number % 3 > 0 { version * 100 + number } else { number };
-            std::fs::write(dir.join(format!("noise {number}")), odd::noise(seed, 40_000)).unwrap();
-            let text = format!("{}{seed}", "all work and no play ".repeat(200));
-            std::fs::write(dir.join(format!("text {number}")), text).unwrap();
-        }
-        std::fs::write(self.lab.source("large"), odd::noise(version, 1_500_000)).unwrap();
-    }
-
-    fn store(&self, number: usize) -> Arc<dyn Backend> {
-        Arc::clone(&self.stores[number]) as _
-    }
-
-    fn both(&self) -> [Arc<dyn Backend>; 2] {
-        [self.store(0), self.store(1)]
-    }
-
-    fn try_backup(&self, stores: &[Arc<dyn Backend>], threads: usize) -> snap_engine::Result<BackupReport> {
-        let open = |store: &Arc<dyn Backend>| Repository::open(Arc::clone(store), &self.lab.secret);
-        let copies: Vec<_> = stores.iter().map(open).collect::<Result<_, _>>()?;
-        let memory_bytes = if threads == 1 { 0 } else { 160 << 20 };
-        let context = Context { threads, memory_bytes, ..self.lab.context() };
-        let cache = self.lab.cache();
-        snap_engine::backup::backup_in_packs(&copies, Some(&cache), self.lab.options(), context, PACK)
-    }
-
-    fn backup(&self, stores: &[Arc<dyn Backend>]) -> BackupReport {
-        let report = self.try_backup(stores, 2).unwrap();
-        assert_eq!(report.lagging, []);
-        report
-    }
-
-    fn open(&self, number: usize) -> Repository {
-        Repository::open(self.store(number), &self.lab.secret).unwrap()
-    }
-
-    /// Copies from the first to the second, in small packs.
-    fn try_copy(&self, target: Arc<dyn Backend>) -> snap_engine::Result<CopyReport> {
-        let target = Repository::open(target, &self.lab.secret)?;
-        let options = CopyOptions { pack_target: PACK, ..CopyOptions::new(NOW) };
-        let cache = self.lab.cache();
-        copy_snapshots(&self.open(0), &target, Some(&cache), &options, self.lab.context())
-    }
-
-    fn copy(&self) -> CopyReport {
-        self.try_copy(self.store(1)).unwrap()
-    }
-
-    fn snapshots(&self, number: usize) -> Vec<ObjectId> {
-        self.open(number).snapshots().unwrap().snapshots.iter().map(|snapshot| snapshot.id).collect()
-    }
-
-    /// The newest snapshot of a copy is what the source is now, bit by bit, read from this copy alone.
-    fn restores(&self, number: usize) {
-        let store = self.store(number);
-        let repository = Repository::open(Arc::clone(&store), &self.lab.secret).unwrap();
-        let newest = repository.snapshots().unwrap().snapshots.len() - 1;
-        let target = tempfile::tempdir_in(self.lab.dir.path()).unwrap();
-        let report = self.lab.restore_over(&store, newest, target.path());
-        assert_eq!((report.failed, report.damaged), (0, 0));
-        assert_same(&self.lab.source(""), target.path(), Leeway::default());
-    }
-
-    fn is_sound(&self, number: usize) {
-        self.lab.check_over(&self.store(number));
-        self.restores(number);
-    }
-
-    fn names(&self, number: usize, area: &str) -> BTreeSet<String> {
-        let names = self.stores[number].names();
-        names.iter().map(|name| name.as_str().to_owned()).filter(|name| name.starts_with(area)).collect()
-    }
-
-    /// Blobs that lie in more than one pack of a copy.
-    fn stored_twice(&self, number: usize) -> usize {
-        let repository = Repository::open(self.store(number), &self.lab.secret).unwrap();
-        let (index, _) = Index::load(&repository, None).unwrap();
-        index.iter("main").filter(|(id, _)| index.locate_all("main", id).len() > 1).count()
-    }
-}
 
 /// The objects that were put, by area.
 fn puts(recording: &RecordingBackend, area: &str) -> Vec<String> {
@@ -331,10 +227,7 @@ fn take_away(store: &MemoryBackend, repository: &Repository, packs: &BTreeSet<St
             Area::Packs => packs.contains(name.as_str()),
             Area::Index => {
                 let parsed = repository.parse_index(&id, &store.get(&name).unwrap()).unwrap();
-                parsed
-                    .packs
-                    .iter()
-                    .all(|pack| packs.contains(snap_repo::object_name(Area::Packs, &pack.id).as_str()))
+                parsed.packs.iter().all(|pack| packs.contains(object_name(Area::Packs, &pack.id).as_str()))
             }
             _ => false,
         };
@@ -495,11 +388,43 @@ fn what_was_forgotten_on_one_side_does_not_come_back() {
     let all = scene.snapshots(0);
     scene.open(0).forget(&all[2..4], &[], NOW).unwrap();
     let report = scene.copy();
-    assert_eq!((report.snapshots.as_slice(), report.forgotten), (&all[4..], 1));
+    assert_eq!(report.snapshots, all[4..]);
+    assert_eq!(note_forgotten(&[&scene.open(0)], &scene.open(1), NOW).unwrap(), 1);
     assert_eq!(scene.snapshots(1), [all[2], all[4]]);
     scene.is_sound(1);
     scene.is_sound(0);
     assert_eq!(scene.copy(), CopyReport::default());
+    assert_eq!(note_forgotten(&[&scene.open(0)], &scene.open(1), NOW).unwrap(), 0);
+}
+
+/// One copy forgot what a second keeps: a third gets it all the same, whichever is asked first.
+#[test]
+fn what_another_copy_keeps_is_not_noted_as_forgotten() {
+    let scene = Scene::new();
+    for version in 1..4 {
+        scene.write(version);
+        scene.backup(&scene.both());
+    }
+    let all = scene.snapshots(0);
+    scene.open(0).forget(&all[..1], &[], NOW).unwrap();
+    let third: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    scene.lab.repository().create_copy(third.as_ref(), NOW).unwrap();
+    let open = || Repository::open(Arc::clone(&third), &scene.lab.secret).unwrap();
+    let options = CopyOptions { pack_target: PACK, ..CopyOptions::new(NOW) };
+    for number in [0, 1] {
+        copy_snapshots(&scene.open(number), &open(), None, &options, scene.lab.context()).unwrap();
+        assert_eq!(note_forgotten(&[&scene.open(0), &scene.open(1)], &open(), NOW).unwrap(), 0);
+    }
+    let there: Vec<_> = open().snapshots().unwrap().snapshots.iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(there, all);
+    // A copy that cannot say what it has may have it.
+    let object = object_name(Area::Snapshots, &all[0]);
+    let bytes = scene.stores[1].get(&object).unwrap();
+    for store in [&scene.store(1), &third] {
+        store.delete(&object).unwrap();
+        store.put(&object, bytes.slice(1..)).unwrap();
+    }
+    assert_eq!(note_forgotten(&[&scene.open(0), &scene.open(1)], &open(), NOW).unwrap(), 0);
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub use pack::{
     BLOB_ENTRY_LEN, BlobEntry, BlobKind, PackHeader, RUN_KEY_ENTRY_LEN, RunKeyEntry, SEAL_OVERHEAD,
     TRAILER_LEN, Unit, line_codec,
 };
-pub use record::{Mark, Pin, Record, RecordBody};
+pub use record::{Mark, Pin, Record, RecordBody, Replacement};
 pub use snapshot::{Body, Details, Envelope, Summary};
 pub use snapshot_bundle::{BundledSnapshot, SnapshotBundle};
 pub use text_keys::{decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key};

@@ -28,5 +28,5 @@ pub const INLINE_CONTENT: usize = 4096;
 pub const CONTENT_LIST: usize = 8192;
 /// Items of an array: packs of an index object, members of a snapshot bundle, nodes of a leaf, tags, …. A byte of input must not become much memory.
 pub const ITEMS: usize = 1 << 16;
-/// Reason of a pin, bytes.
+/// Reason of a pin or a replacement, bytes.
 pub const PIN_REASON: usize = 4096;

@@ -1,6 +1,6 @@
 use crate::cbor::{self, Dec, Enc};
 use crate::snapshot::{put_texts, take_texts};
-use crate::{FormatError, ObjectId, Time, limits};
+use crate::{FormatError, ObjectId, SlotId, Time, limits};
 
 /// A typed note in the repository: a forget, a pin, a check. The body's meaning depends on the type, see [`RecordBody`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,19 @@ impl Pin {
     }
 }
 
+/// A snapshot that an owner wrote in place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    /// The one that goes.
+    pub old: ObjectId,
+    /// The one that stands in its place.
+    pub new: ObjectId,
+    /// Who signed the old one; if that was a replacement itself, the one at the beginning.
+    pub slot: SlotId,
+    /// When the store took that one, seconds since 1970, as far as it says.
+    pub stored_secs: Option<i64>,
+}
+
 /// The bodies of records about snapshots (`docs/format.md` §11). Only an owner's count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordBody {
@@ -82,6 +95,8 @@ pub enum RecordBody {
     Unpin(Vec<ObjectId>),
     /// They have these tags from now on, and no others.
     Tag(Vec<ObjectId>, Vec<String>),
+    /// Others stand in their place, for this reason.
+    Replace(Vec<Replacement>, String),
 }
 
 impl RecordBody {
@@ -92,12 +107,13 @@ impl RecordBody {
             Self::Pin(..) => "pin",
             Self::Unpin(_) => "unpin",
             Self::Tag(..) => "tag",
+            Self::Replace(..) => "replace",
         }
     }
 
     /// Whether records of this type are for owners alone.
     pub fn is_owners(kind: &str) -> bool {
-        matches!(kind, "forget" | "pin" | "unpin" | "tag")
+        matches!(kind, "forget" | "pin" | "unpin" | "tag" | "replace")
     }
 
     /// The body.
@@ -119,6 +135,13 @@ impl RecordBody {
                 put_ids(enc.map(1 + usize::from(!tags.is_empty())), ids);
                 put_texts(&mut enc, 1, tags);
             }
+            Self::Replace(pairs, reason) => {
+                enc.map(1 + usize::from(!reason.is_empty())).uint(0).array(pairs.len());
+                pairs.iter().for_each(|pair| pair.put(&mut enc));
+                if !reason.is_empty() {
+                    enc.uint(1).text(reason);
+                }
+            }
         }
         enc.finish()
     }
@@ -130,6 +153,7 @@ impl RecordBody {
             "unpin" => Self::Unpin(decode_ids(body, "unpin record")?),
             "pin" => decode_pin(body)?,
             "tag" => decode_tag(body)?,
+            "replace" => decode_replace(body)?,
             _ => return Ok(None),
         }))
     }
@@ -188,6 +212,49 @@ fn decode_tag(body: &[u8]) -> Result<RecordBody, FormatError> {
         Ok(true)
     })?;
     Ok(RecordBody::Tag(dec.required(ids)?, tags))
+}
+
+impl Replacement {
+    fn put(&self, enc: &mut Enc) {
+        enc.map(3 + usize::from(self.stored_secs.is_some())).uint(0).bytes(&self.old.0);
+        enc.uint(1).bytes(&self.new.0).uint(2).bytes(&self.slot.0);
+        if let Some(secs) = self.stored_secs {
+            enc.uint(3).int(secs);
+        }
+    }
+
+    fn take(dec: &mut Dec<'_>) -> Result<Self, FormatError> {
+        let (mut old, mut new, mut slot, mut stored_secs) = (None, None, None, None);
+        dec.map(|dec, key| {
+            match key {
+                0 => old = Some(ObjectId(dec.fixed()?)),
+                1 => new = Some(ObjectId(dec.fixed()?)),
+                2 => slot = Some(SlotId(dec.fixed()?)),
+                3 => stored_secs = Some(dec.int()?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Self { old: dec.required(old)?, new: dec.required(new)?, slot: dec.required(slot)?, stored_secs })
+    }
+}
+
+fn decode_replace(body: &[u8]) -> Result<RecordBody, FormatError> {
+    const WHAT: &str = "replace record";
+    let (mut pairs, mut reason) = (None, String::new());
+    let mut dec = cbor::open(body, WHAT)?;
+    dec.map(|dec, key| {
+        match key {
+            0 => pairs = Some(dec.array(Replacement::take)?),
+            1 => reason = dec.text()?.to_owned(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    if reason.len() > limits::PIN_REASON {
+        return Err(FormatError::TooLarge { what: WHAT, limit: limits::PIN_REASON as u64 });
+    }
+    Ok(RecordBody::Replace(dec.required(pairs)?, reason))
 }
 
 /// Packs that a prune is about to delete.
@@ -251,6 +318,27 @@ mod tests {
     }
 
     #[test]
+    fn a_replacement_has_these_bytes() {
+        let pair = Replacement {
+            old: ObjectId([1; 32]),
+            new: ObjectId([2; 32]),
+            slot: SlotId([3; 16]),
+            stored_secs: Some(-1),
+        };
+        let expected: Vec<u8> = [
+            &[0xa2, 0x00, 0x81, 0xa4, 0x00, 0x58, 32][..], // {0: [{0: h'…',
+            &[1; 32],
+            &[0x01, 0x58, 32],
+            &[2; 32],
+            &[0x02, 0x50],
+            &[3; 16],
+            &[0x03, 0x20, 0x01, 0x61, b'w'], // 3: -1}], 1: "w"}
+        ]
+        .concat();
+        assert_eq!(RecordBody::Replace(vec![pair], "w".into()).encode(), expected);
+    }
+
+    #[test]
     fn a_reason_has_a_bound() {
         let body = |len| {
             let pin = Pin { reason: "x".repeat(len), until: None };
@@ -258,5 +346,10 @@ mod tests {
         };
         assert!(body(4096).is_ok());
         assert_eq!(body(4097), Err(FormatError::TooLarge { what: "pin record", limit: 4096 }));
+        let long = RecordBody::Replace(Vec::new(), "x".repeat(4097)).encode();
+        assert_eq!(
+            RecordBody::decode("replace", &long),
+            Err(FormatError::TooLarge { what: "replace record", limit: 4096 })
+        );
     }
 }

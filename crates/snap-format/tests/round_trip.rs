@@ -9,7 +9,7 @@ use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, BundledSnapshot, Codec, Config, Content,
     Envelope, Epoch, EpochId, EpochKeys, FormatError, HEAD_LEN, Head, IndexObject, IndexedPack, Inner,
     KdfParams, Link, Mark, Node, NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record,
-    RecordBody, RepoId, Role, RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind,
+    RecordBody, Replacement, RepoId, Role, RunKeyEntry, SEAL_OVERHEAD, Slot, SlotDetails, SlotId, SlotKind,
     SnapshotBundle, Summary, Time, TreeBlob, Xattr, decode_key_file, decode_recovery_key, encode_key_file,
     encode_recovery_key, limits, padme,
 };
@@ -356,8 +356,19 @@ proptest! {
         reason in text(),
         until in option::of(time()),
         tags in vec(text(), 0..4),
+        replaced in vec((object_id(), any::<[u8; 16]>(), option::of(any::<i64>())), 0..4),
     ) {
+        let pairs = replaced
+            .into_iter()
+            .map(|(new, slot, stored_secs)| Replacement {
+                old: ids.first().copied().unwrap_or(new),
+                new,
+                slot: SlotId(slot),
+                stored_secs,
+            })
+            .collect();
         let bodies = [
+            RecordBody::Replace(pairs, reason.clone()),
             RecordBody::Forget(ids.clone()),
             RecordBody::Pin(ids.clone(), Pin { reason, until }),
             RecordBody::Unpin(ids.clone()),

@@ -36,12 +36,23 @@ struct OpenGroup {
 /// Opens other copies of the repository, with their names, when they are first needed: those that answer.
 pub type OpenCopies = dyn Fn() -> Vec<(String, Repository, Arc<Index>)> + Send + Sync;
 
+/// Damaged objects that are named; of a copy that has lost everything, the rest is as well known.
+const RESCUES_NAMED: usize = 100;
+
+/// What was damaged or missing in a copy, and given by another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rescued {
+    /// What is wrong, once for each object, and the copy that helped.
+    pub named: BTreeMap<String, String>,
+    /// There was more than is named.
+    pub has_more: bool,
+}
+
 /// Other copies, for what is damaged or missing in this one.
 struct Others {
     open: Box<OpenCopies>,
     opened: OnceLock<Vec<(String, BlobReader)>>,
-    /// What is wrong here, and the copy that helped.
-    used: Mutex<BTreeMap<String, String>>,
+    used: Mutex<Rescued>,
 }
 
 /// In the numbers of packs that only another copy knows: no index has so many.
@@ -76,7 +87,7 @@ impl BlobReader {
     }
 
     /// What was damaged or missing in this copy, and which copy gave it instead.
-    pub fn rescued(&self) -> BTreeMap<String, String> {
+    pub fn rescued(&self) -> Rescued {
         let used = |others: &Others| others.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.others.as_ref().map(used).unwrap_or_default()
     }
@@ -165,7 +176,13 @@ impl BlobReader {
             Err(error) => error.to_string(),
         };
         let mut used = others.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.entry(what).or_insert_with(|| copy.to_owned());
+        if used.named.contains_key(&what) {
+            return;
+        }
+        match used.named.len() < RESCUES_NAMED {
+            true => drop(used.named.insert(what, copy.to_owned())),
+            false => used.has_more = true,
+        }
     }
 
     fn read_at(

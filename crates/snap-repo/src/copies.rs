@@ -1,6 +1,7 @@
 //! Copies: sibling repositories that share repository id, epochs, keys and ids (`docs/format.md` §2).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use snap_backend::{Backend, Bytes, PutOutcome};
 use snap_crypto::hash;
@@ -11,7 +12,7 @@ use crate::listing::list_area;
 use crate::names::{CONFIG, CONFIG_BACKUP, fixed_name};
 use crate::open::{read_config, read_epochs};
 use crate::snapshot_area::Known;
-use crate::{Area, RepoError, Repository, Result, object_name};
+use crate::{Area, RepoError, Repository, Result, for_each_parallel, object_name};
 
 /// How the epochs of a copy stand to those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,21 +151,24 @@ impl Repository {
     /// Puts the pins and tags of this copy into another that lacks them, byte for byte. Returns how many there were.
     pub fn bring_records(&self, target: &Self) -> Result<u64> {
         let there: HashSet<ObjectId> = target.list(Area::Records)?.into_iter().map(|(id, _)| id).collect();
-        let mut brought = 0;
-        for (id, size) in self.list(Area::Records)? {
-            let name = object_name(Area::Records, &id);
-            if there.contains(&id) || check_box_size(&name, size).is_err() {
-                continue;
+        let mut missing = self.list(Area::Records)?;
+        missing.retain(|(id, _)| !there.contains(id));
+        let brought = AtomicU64::new(0);
+        for_each_parallel(&missing, self.backend().parallelism(), |(id, size)| {
+            let name = object_name(Area::Records, id);
+            if check_box_size(&name, *size).is_err() {
+                return Ok(());
             }
             let bytes = self.backend().get(&name)?;
             // What is damaged or forged stays where it is, for `check` to tell of.
-            let kind = self.parse_record(&id, &bytes).map(|record| record.kind);
+            let kind = self.parse_record(id, &bytes).map(|record| record.kind);
             if kind.is_ok_and(|kind| ["pin", "unpin", "tag"].contains(&kind.as_str())) {
                 target.backend().put(&name, bytes)?;
-                brought += 1;
+                brought.fetch_add(1, Ordering::Relaxed);
             }
-        }
-        Ok(brought)
+            Ok::<_, RepoError>(())
+        })?;
+        Ok(brought.into_inner())
     }
 
     /// Writes down that snapshots which this copy never had were forgotten elsewhere. Owners only.

@@ -14,10 +14,16 @@ impl Repository {
     /// of earlier runs, which are deleted too. Owners only.
     pub fn forget(&self, snapshots: &[ObjectId], leftovers: &[ObjectId], time: Time) -> Result<()> {
         self.keyring().require_owner("forgetting snapshots")?;
+        self.record_forgotten(snapshots, time)?;
+        self.delete_snapshots(&[leftovers, snapshots].concat())
+    }
+
+    /// Says of snapshots that they are gone, or about to go: the chain has no gap where they were. Owners only.
+    pub fn record_forgotten(&self, snapshots: &[ObjectId], time: Time) -> Result<()> {
         for part in snapshots.chunks(limits::ITEMS) {
             self.put_record_about(&RecordBody::Forget(part.to_vec()), time)?;
         }
-        self.delete_snapshots(&[leftovers, snapshots].concat())
+        Ok(())
     }
 
     /// Deletes snapshots that a `forget` record names, which whoever calls this answers for. The one place where snapshots

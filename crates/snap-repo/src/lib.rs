@@ -6,6 +6,7 @@
 //!   thing that can commit a snapshot: packs before index before snapshot, by type (F25).
 //! - [`Overlays`]: what owners' records say of snapshots: forgotten, pinned, tagged otherwise.
 //! - [`BlobReader`]: gives plaintext, authenticated and re-hashed.
+//! - [`repair`]: what puts damaged objects right, from config to packs.
 //! - [`Finding`]: a piece of damage, the same in errors, `check` and JSON.
 //!
 //! Not here: files, directories, databases, command lines, clocks. Times come in as arguments.
@@ -19,6 +20,7 @@ mod copies;
 mod epochs;
 mod error;
 mod forget;
+mod heal;
 mod index;
 mod keyring;
 mod listing;
@@ -32,6 +34,7 @@ mod pack;
 mod pack_look;
 mod parallel;
 pub mod prune;
+pub mod repair;
 mod slots;
 mod snapshot_area;
 mod snapshot_cache;
@@ -41,7 +44,7 @@ mod verify;
 mod whole_pack;
 mod writer;
 
-pub use blob_reader::{BlobReader, EachBlob, OpenCopies};
+pub use blob_reader::{BlobReader, EachBlob, OpenCopies, Rescued};
 pub use cache::Cache;
 pub use compress::Scratch;
 pub use copies::Epochs;
@@ -62,7 +65,8 @@ pub use snapshots::{BodiesAndFindings, RecordsAndFindings, Snapshot, SnapshotSet
 pub use verify::{PackReport, verify_object_name};
 pub use whole_pack::TreePack;
 pub use writer::{
-    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Writer, WriterCopy, WriterOptions, WriterStats,
+    IndexFlushed, Lagging, NewSnapshot, Sabotage, SealedPack, Stored, Writer, WriterCopy, WriterOptions,
+    WriterStats,
 };
 
 /// One word for the result of everything here.

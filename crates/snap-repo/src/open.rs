@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where the cache remembers the newest epoch.
-const HEAD_FILE: &str = "head";
+pub(crate) const HEAD_FILE: &str = "head";
 
 /// An opened repository. Cheap to clone.
 #[derive(Clone)]
@@ -165,6 +165,7 @@ impl Repository {
     /// remembers nothing, if the store shows an older state or a branch that a removed owner may have made: reading
     /// is safe then, writing is not.
     pub fn accept_head(&self, cache: &Cache) -> Option<Finding> {
+        self.keep_epochs(cache);
         let head = self.inner.head.name;
         let seen = cache.read(HEAD_FILE).and_then(|hex| ObjectId::from_hex(std::str::from_utf8(&hex).ok()?));
         if seen == Some(head) {
@@ -179,6 +180,20 @@ impl Repository {
         // Without a memory the next run is no worse off than a first one.
         let _ = cache.write(HEAD_FILE, head.to_hex().as_bytes());
         None
+    }
+
+    /// Keeps the bytes of the epochs, which are public and signed, so that this machine can bring one back that is lost.
+    fn keep_epochs(&self, cache: &Cache) {
+        for id in &self.inner.lineage {
+            let name = object_name(Area::Epochs, id);
+            if !cache.has(name.as_str())
+                && let Ok(bytes) = self.backend().get(&name)
+                && hash(&bytes) == id.0
+            {
+                // Without them there is still what other copies have.
+                let _ = cache.write(name.as_str(), &bytes);
+            }
+        }
     }
 
     /// From now on verified snapshots are kept in `cache`, and not verified again. The first cache counts.
@@ -264,7 +279,7 @@ pub(crate) fn read_config(backend: &dyn Backend) -> Result<Config> {
 }
 
 /// Takes whichever of the two configs verifies (F6).
-fn choose_config(
+pub(crate) fn choose_config(
     read: [(&'static str, Result<Bytes, BackendError>); 2],
     location: &str,
 ) -> Result<(Config, Vec<Finding>)> {

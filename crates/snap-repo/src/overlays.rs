@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use snap_format::{ObjectId, Pin, Record, RecordBody, Role, SlotId, Time, limits};
+use snap_format::{ObjectId, Pin, Record, RecordBody, Replacement, Role, SlotId, Time, limits};
 
 use crate::index::check_box_size;
 use crate::{
@@ -22,8 +22,13 @@ pub struct Overlays {
     forgotten: HashSet<ObjectId>,
     /// By owners who were removed since, too.
     ever_forgotten: HashSet<ObjectId>,
+    /// By the new snapshot.
+    replaced: HashMap<ObjectId, Replacement>,
     newest: Option<Time>,
 }
+
+/// How many times a snapshot may have been replaced, each time by another; more is a circle.
+const MOST_REPLACED: usize = 10_000;
 
 impl Overlays {
     /// The pin of a snapshot that holds at `now`.
@@ -45,6 +50,17 @@ impl Overlays {
     /// All that were forgotten, whether they are still there or not, by whoever was an owner then.
     pub fn ever_forgotten(&self) -> &HashSet<ObjectId> {
         &self.ever_forgotten
+    }
+
+    /// What a snapshot stands in place of, if somebody who is an owner now put it there.
+    pub fn replacement(&self, snapshot: &ObjectId) -> Option<&Replacement> {
+        self.replaced.get(snapshot)
+    }
+
+    /// The snapshot at the beginning, if this one stands in place of one that stood in place of it.
+    pub fn origin(&self, snapshot: &ObjectId) -> ObjectId {
+        let before = |id: &ObjectId| self.replaced.get(id).map(|pair| pair.old);
+        std::iter::successors(Some(*snapshot), before).take(MOST_REPLACED).last().unwrap_or(*snapshot)
     }
 
     /// Puts the tags that it has now in place of those that it was made with.
@@ -72,7 +88,7 @@ impl Overlays {
     }
 
     fn take(&mut self, record: &Record, body: RecordBody, by_an_owner_of_now: bool) {
-        if !matches!(body, RecordBody::Forget(_)) {
+        if !matches!(body, RecordBody::Forget(_) | RecordBody::Replace(..)) {
             self.newest = self.newest.max(Some(record.time));
         }
         match body {
@@ -82,6 +98,10 @@ impl Overlays {
                     self.forgotten.extend(ids);
                 }
             }
+            RecordBody::Replace(pairs, _) if by_an_owner_of_now => {
+                self.replaced.extend(pairs.into_iter().map(|pair| (pair.new, pair)));
+            }
+            RecordBody::Replace(..) => {}
             RecordBody::Pin(ids, pin) => {
                 self.pins.extend(ids.into_iter().map(|id| (id, Some(pin.clone()))));
             }
@@ -184,6 +204,17 @@ impl Repository {
         self.put_in_parts(snapshots, time, |ids| RecordBody::Tag(ids, tags.to_vec()))
     }
 
+    /// Says which snapshots stand in place of others, and why.
+    pub fn put_replacements(&self, pairs: &[Replacement], reason: &str, time: Time) -> Result<()> {
+        if reason.len() > limits::PIN_REASON {
+            return Err(RepoError::Refused(format!("a reason has at most {} bytes", limits::PIN_REASON)));
+        }
+        for part in pairs.chunks(limits::ITEMS) {
+            self.put_record_about(&RecordBody::Replace(part.to_vec(), reason.to_owned()), time)?;
+        }
+        Ok(())
+    }
+
     fn put_in_parts(
         &self,
         snapshots: &[ObjectId],
@@ -225,6 +256,23 @@ mod tests {
         assert_eq!(overlays.pin(&b, Time::new(0, 0)), None);
         assert_eq!(overlays.pins().collect::<Vec<_>>(), [(&a, &pin)]);
         assert!(overlays.was_forgotten(&a) && !overlays.was_forgotten(&b));
+    }
+
+    #[test]
+    fn replacements_are_followed_to_the_beginning() {
+        let id = |byte| ObjectId([byte; 32]);
+        let pair =
+            |old, new| Replacement { old: id(old), new: id(new), slot: SlotId([9; 16]), stored_secs: None };
+        let replace = |pair| RecordBody::Replace(vec![pair], String::new());
+        let mut overlays = Overlays::default();
+        overlays.take(&record(5), replace(pair(1, 2)), true);
+        overlays.take(&record(6), replace(pair(2, 3)), true);
+        overlays.take(&record(6), replace(pair(4, 5)), false);
+        assert_eq!([3, 2, 1, 5].map(|byte| overlays.origin(&id(byte))), [1, 1, 1, 5].map(id));
+        assert_eq!(overlays.replacement(&id(3)), Some(&pair(2, 3)));
+        assert_eq!((overlays.replacement(&id(1)), overlays.replacement(&id(5))), (None, None));
+        overlays.take(&record(7), replace(pair(3, 1)), true);
+        assert!([1, 2, 3].map(id).contains(&overlays.origin(&id(2))), "a circle ends");
     }
 
     #[test]

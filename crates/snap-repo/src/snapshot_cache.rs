@@ -88,6 +88,14 @@ pub(crate) fn decode(keyring: &Keyring, listed: Listed, bytes: &[u8]) -> Option<
     Some(SnapshotObject { listed, is_bundle: *kind == BUNDLE, snapshots, findings: Vec::new() })
 }
 
+/// The snapshots of a bundle that was verified on this machine.
+pub(crate) fn bundle_members(repository: &Repository, cache: &Cache, id: &ObjectId) -> Option<Vec<ObjectId>> {
+    let table = objects_table(repository, cache)?;
+    let listed = Listed { id: *id, size: 0, stored: None };
+    let object = decode(repository.keyring(), listed, table.get(id)?)?;
+    object.is_bundle.then(|| object.snapshots.iter().map(|snapshot| snapshot.id).collect())
+}
+
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

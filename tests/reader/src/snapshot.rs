@@ -57,8 +57,7 @@ fn parse(repo: &Repo, bytes: &[u8], stored: Option<i64>) -> Result<Snapshot> {
     map.opt(10).map(Value::fixed::<16>).transpose()?;
     map.opt(11).map(|v| v.array(Value::text)).transpose()?;
     map.end()?;
-    // F24, for owners too.
-    ensure!(signed.slot.domain.as_ref() == Some(&snapshot.domain), "forged: its domain is not its signer's");
+    signed.check_domain(&snapshot.domain)?; // F24
     Ok(snapshot)
 }
 

@@ -95,6 +95,20 @@ fn record(repo: &Repo, name: &Key) -> Result<()> {
             body.need(0)?.array(Value::fixed::<32>)?;
             body.end()
         }
+        "replace" => {
+            ensure!(signed.slot.role == OWNER, "forged: a replacement that is not an owner's");
+            body.need(0)?.array(|pair| {
+                let mut pair = pair.fields()?;
+                pair.need(0)?.fixed::<32>()?;
+                pair.need(1)?.fixed::<32>()?;
+                pair.need(2)?.fixed::<16>()?;
+                pair.opt(3).map(Value::int).transpose()?;
+                pair.end()
+            })?;
+            let reason = body.opt(1).map(Value::text).transpose()?.unwrap_or_default();
+            ensure!(reason.len() <= 4096, "a reason of {} bytes", reason.len());
+            body.end()
+        }
         _ => signed.check_writer(),
     }
 }

@@ -462,6 +462,22 @@ fn forgeries_are_found() {
     for name in forged {
         undo(name, "snapshots");
     }
+    // An owner may stand in for a backup slot: the tree is that of its snapshot, in its domain.
+    let list = |dir: &Path| {
+        let repo = Repo::open(dir, &OWNER.secret(), &mut Findings::new()).unwrap();
+        snapshots(&repo, &mut Findings::new()).unwrap().iter().map(|s| s.domain.clone()).collect::<Vec<_>>()
+    };
+    let root = {
+        let repo = Repo::open(path, &OWNER.secret(), &mut Findings::new()).unwrap();
+        let all = snapshots(&repo, &mut Findings::new()).unwrap();
+        all.iter().find(|s| s.domain == "web").unwrap().root(&repo).unwrap()
+    };
+    let name = Epoch(1).write_snapshot(path, OWNER, "web", 9, &root);
+    assert_eq!(
+        (found(path, OWNER), list(path)),
+        (Findings::new(), ["main", "web", "web"].map(str::to_owned).to_vec())
+    );
+    undo(name, "snapshots");
 
     // An epoch that a backup slot signs, and a snapshot under it.
     let head = files(&path.join("epochs"));
@@ -487,7 +503,13 @@ fn forgeries_are_found() {
     Epoch(1).write_box(path, "records", 3, RESTORE, &check);
     Epoch(1).write_box(path, "records", 3, OWNER, &forget);
     Epoch(1).write_box(path, "records", 3, OWNER, &record("later", map([(3, Uint(1))])));
+    let pair = [(0, bytes(&snapshot)), (1, bytes(&[7; 32])), (2, bytes(&BACKUP.id())), (3, Uint(5))];
+    let replace = record("replace", map([(0, Array(vec![map(pair)])), (1, text("why"))]));
+    Epoch(1).write_box(path, "records", 3, OWNER, &replace);
     assert_eq!(found(path, OWNER), Findings::new());
+    let name = Epoch(1).write_box(path, "records", 3, BACKUP, &replace);
+    one_finding(path, "an owner's");
+    undo(name, "records");
     Epoch(1).write_box(path, "records", 3, RESTORE, &forget);
     one_finding(path, "role");
 }

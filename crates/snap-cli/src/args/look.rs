@@ -136,6 +136,8 @@ Examples:
   snap check --read-data                        every stored byte
   snap check --read-data-subset 3/30            on the third day of the month
   snap check --read-data-subset 2%
+  snap check --read-data --repair               and bring back what is damaged
+  snap check --copy cloud --repair              in the copy that snap.toml calls cloud
   snap -r /mnt/disk/snap check --keyless        on the storage host, without any key
   snap check --immutable                        what could this machine's credentials destroy?")]
 pub struct CheckArgs {
@@ -150,6 +152,11 @@ pub struct CheckArgs {
     /// Compare every object with its name; needs no key.
     #[arg(long)]
     pub keyless: bool,
+
+    /// Bring back what is damaged: from the other copies of snap.toml, or from files of this host that are still what they
+    /// were. Checks again afterwards; exit 4 if damage is left. Needs an owner's key.
+    #[arg(long, conflicts_with_all = ["keyless", "immutable"])]
+    pub repair: bool,
 
     /// Try, on objects of its own, what the store's credentials could destroy, and show what is locked until when. Exit 4
     /// if they could destroy a copy that snap.toml calls immutable. Needs no key; with one that reads, only what snapshots

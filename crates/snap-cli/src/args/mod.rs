@@ -6,10 +6,12 @@
 mod backup;
 mod config;
 mod copy;
+mod erase;
 mod history;
 mod key;
 mod look;
 mod prune;
+mod repair;
 mod restore;
 mod retention;
 pub mod values;
@@ -22,10 +24,12 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 pub use backup::BackupArgs;
 pub use config::{ConfigArgs, ConfigCommand, PolicyArgs};
 pub use copy::CopyArgs;
+pub use erase::EraseArgs;
 pub use history::{DeletedArgs, DiffArgs, FindArgs, VersionsArgs};
 pub use key::{KeyAddArgs, KeyArgs, KeyCommand, RoleArg};
 pub use look::{CatArgs, CheckArgs, FilterArgs, LsArgs, SnapshotsArgs, SortBy};
 pub use prune::PruneArgs;
+pub use repair::RepairArgs;
 pub use restore::RestoreArgs;
 pub use retention::{ForgetArgs, PinArgs, TagArgs};
 use values::Size;
@@ -162,10 +166,14 @@ Examples:
     Copy(CopyArgs),
     /// Verify the repository.
     Check(CheckArgs),
+    /// Rebuild what can be rebuilt, and mark what is lost.
+    Repair(RepairArgs),
     /// Drop snapshots, by a policy or by name.
     Forget(Box<ForgetArgs>),
     /// Free the space of what no snapshot needs any more.
     Prune(PruneArgs),
+    /// Take files, or whole snapshots, out of the repository.
+    Erase(Box<EraseArgs>),
     /// Keep snapshots from being forgotten.
     Pin(PinArgs),
     /// Change the tags of snapshots.
@@ -237,8 +245,10 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Copy(_) => "copy",
             Self::Check(_) => "check",
+            Self::Repair(_) => "repair",
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",
+            Self::Erase(_) => "erase",
             Self::Pin(_) => "pin",
             Self::Tag(_) => "tag",
             Self::Key(args) => args.command.name(),
@@ -253,14 +263,14 @@ impl Command {
     pub const fn reads_content(&self) -> bool {
         matches!(
             self,
-            Self::Ls(_)
+            Self::Check(CheckArgs { repair: false, .. })
+                | Self::Ls(_)
                 | Self::Find(_)
                 | Self::Versions(_)
                 | Self::Diff(_)
                 | Self::Deleted(_)
                 | Self::Cat(_)
                 | Self::Restore(_)
-                | Self::Check(_)
         )
     }
 

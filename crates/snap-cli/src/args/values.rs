@@ -88,6 +88,38 @@ impl FromStr for Subset {
     }
 }
 
+/// A time such as `2037-01-31T12:00:00Z`.
+pub fn timestamp(text: &str) -> Option<Time> {
+    text.parse::<jiff::Timestamp>().ok().map(|time| Time::new(time.as_second(), 0))
+}
+
+/// A day of UTC, by its first second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day(i64);
+
+impl Day {
+    /// Its first second.
+    pub fn start(self) -> Time {
+        Time::new(self.0, 0)
+    }
+
+    /// Its last second.
+    pub fn end(self) -> Time {
+        Time::new(self.0 + 86_399, 0)
+    }
+}
+
+impl FromStr for Day {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let date = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2037-01-31".len());
+        let start = date.and_then(|date| date.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
+        let start = start.map(|start| Self(start.timestamp().as_second()));
+        start.ok_or_else(|| "a day such as 2037-01-31".to_owned())
+    }
+}
+
 /// How long something waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace(pub Duration);
@@ -164,12 +196,10 @@ impl FromStr for Until {
         if let Ok(span) = text.parse() {
             return Ok(Self::For(span));
         }
-        if let Ok(time) = text.parse::<jiff::Timestamp>() {
-            return Ok(Self::At(Time::new(time.as_second(), 0)));
+        if let Some(time) = timestamp(text) {
+            return Ok(Self::At(time));
         }
-        let end = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2037-01-31".len());
-        let end = end.and_then(|date| date.at(23, 59, 59, 0).to_zoned(jiff::tz::TimeZone::UTC).ok());
-        end.map(|end| Self::At(Time::new(end.timestamp().as_second(), 0))).ok_or_else(|| {
+        text.parse().map(|day: Day| Self::At(day.end())).map_err(|_: String| {
             "a day such as 2037-01-31, a time such as 2037-01-31T12:00:00Z, or a duration such as 90d or 1y6m"
                 .to_owned()
         })

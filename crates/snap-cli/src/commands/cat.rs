@@ -29,7 +29,7 @@ pub fn run(app: &App, args: &CatArgs) -> Outcome {
             let target = RestoreTarget::Tar(Box::new(app.out.writer()));
             let options = RestoreOptions::default();
             let outcome = app.engine(&observer, |context| restore(&browser, path, target, &options, context));
-            tell_rescued(app, &opened, &browser);
+            tell_rescued(app, &opened, browser.reader());
             return match outcome {
                 Ok(report) => Ok(Done { exit: exit_of(&report), summary: Object::new() }),
                 Err(failure) => Done::unless_broken(app, failure),
@@ -46,7 +46,7 @@ pub fn run(app: &App, args: &CatArgs) -> Outcome {
     }
     let (threads, memory_bytes) = (system::threads(), app.memory_bytes()?);
     let outcome = browser.cat_with_threads(&node, &mut app.out.writer(), &mut scratch, threads, memory_bytes);
-    tell_rescued(app, &opened, &browser);
+    tell_rescued(app, &opened, browser.reader());
     match outcome {
         Ok(()) => Ok(Done::plain()),
         Err(error) => Done::unless_broken(app, error.into()),

@@ -2,14 +2,15 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use snap_engine::{CheckOptions, CheckReport, ReadData, check, check_keyless};
-use snap_repo::{Finding, FindingCode, RepoError};
+use snap_repo::{Area, Finding, FindingCode, RepoError, object_name};
 
-use super::{Done, Outcome, immutable};
+use super::{Done, Outcome, heal, immutable};
 use crate::app::App;
 use crate::args::CheckArgs;
 use crate::args::values::Subset;
+use crate::copies;
 use crate::exit::{Exit, Failure};
-use crate::render::{CliObserver, json, text};
+use crate::render::{CliObserver, Output, json, text};
 use crate::repo::{self, Place};
 
 /// Paths that are named of one finding; the rest is counted.
@@ -18,6 +19,9 @@ const SHOWN_PATHS: usize = 20;
 pub fn run(app: &App, args: &CheckArgs) -> Outcome {
     if args.immutable {
         return immutable::run(app, args.require_immutable);
+    }
+    if args.repair {
+        return heal::run(app, CheckOptions { read_data: read_data(args)? });
     }
     let report = if args.keyless { without_key(app)? } else { with_key(app, args)? };
     for finding in &report.findings {
@@ -28,6 +32,8 @@ pub fn run(app: &App, args: &CheckArgs) -> Outcome {
         "findings": report.findings.len(),
         "objects": report.objects,
         "read_bytes": report.read_bytes,
+        "leftover_packs": report.leftovers.iter().map(|id| object_name(Area::Packs, id).to_string()).collect::<Vec<_>>(),
+        "duplicate_blobs": report.duplicates,
     }));
     let exit = if report.findings.is_empty() { Exit::Done } else { Exit::Damage };
     Ok(Done { exit, summary })
@@ -36,10 +42,25 @@ pub fn run(app: &App, args: &CheckArgs) -> Outcome {
 fn with_key(app: &App, args: &CheckArgs) -> Result<CheckReport, Failure> {
     let options = CheckOptions { read_data: read_data(args)? };
     // What the store holds is to be checked, not what the cache holds.
-    let opened = repo::open(app, repo::Purpose::Checking)?;
+    let opened = match repo::open(app, repo::Purpose::Checking) {
+        Err(failure) if matches!(failure.exit, Exit::NoRepository | Exit::Damage) => {
+            return unopened(app, failure);
+        }
+        opened => opened?,
+    };
     let observer = CliObserver::without_findings(app);
     let mut report = app.engine(&observer, |context| check(&opened.repository, &options, context))?;
     report.findings.extend(opened.rolled_back);
+    Ok(report)
+}
+
+/// What is wrong with a repository that cannot be opened, as far as that can be told without its keys.
+fn unopened(app: &App, failure: Failure) -> Result<CheckReport, Failure> {
+    let report = without_key(app)?;
+    if report.findings.is_empty() {
+        return Err(failure);
+    }
+    app.out.warning(&format!("nothing but names was checked: {}", copies::in_words(&failure)));
     Ok(report)
 }
 
@@ -56,7 +77,7 @@ fn without_key(app: &App) -> Result<CheckReport, Failure> {
 /// Whether there is nothing that could be a repository which lost its config.
 fn is_empty(backend: &dyn snap_backend::Backend) -> Result<bool, Failure> {
     let mut found = false;
-    for area in snap_repo::Area::ALL {
+    for area in Area::ALL {
         let listed = backend.list(area.prefix(), &mut |_| {
             found = true;
             Ok(())
@@ -81,6 +102,14 @@ fn read_data(args: &CheckArgs) -> Result<ReadData, Failure> {
 }
 
 fn show(app: &App, report: &CheckReport) {
+    show_findings(app, report);
+    if !report.findings.is_empty() {
+        app.out.tell(&format!("hint: {}", hint(&report.findings)));
+    }
+}
+
+/// Lists what was found, and counts it.
+pub fn show_findings(app: &App, report: &CheckReport) {
     let out = &app.out;
     let mut code = None;
     for finding in &report.findings {
@@ -89,6 +118,7 @@ fn show(app: &App, report: &CheckReport) {
         }
         show_finding(app, finding);
     }
+    tell_leftovers(out, report);
     let looked = format!("{} objects, {} read", text::count(report.objects), text::bytes(report.read_bytes));
     if report.findings.is_empty() {
         return out.done(&format!("no damage: {looked}"));
@@ -100,7 +130,22 @@ fn show(app: &App, report: &CheckReport) {
         let ids: Vec<_> = snapshots.into_iter().map(text::short).collect();
         out.line(&format!("snapshots touched: {}", ids.join(", ")));
     }
-    out.tell(&format!("hint: {}", hint(&report.findings)));
+}
+
+/// What is no damage, and yet nobody's.
+fn tell_leftovers(out: &Output, report: &CheckReport) {
+    if let Some(first) = report.leftovers.first() {
+        let packs = text::counted(report.leftovers.len() as u64, "pack", "packs");
+        out.note(&format!(
+            "{packs} named by no index, such as {}: interrupted runs left them, or one is at work; the next backup with the \
+             same key takes them over, `snap repair` names them again, `snap prune` deletes what nothing needs",
+            object_name(Area::Packs, first)
+        ));
+    }
+    if report.duplicates > 0 {
+        let blobs = text::counted(report.duplicates, "blob is", "blobs are");
+        out.note(&format!("{blobs} stored more than once: no damage, and what `snap prune` tidies up"));
+    }
 }
 
 fn hint(findings: &[Finding]) -> &'static str {
@@ -111,7 +156,8 @@ fn hint(findings: &[Finding]) -> &'static str {
         return "somebody who may not wrote to this store: change its credentials, look at `snap key list`, and delete \
                 nothing";
     }
-    "restore what you need now: `snap restore` brings back all but what is named here. Delete nothing in the store"
+    "`snap check --repair` brings back what another copy has, or a file that is still what it was; `snap repair --dry-run` shows \
+     what can be done about the rest. Delete nothing in the store; `snap restore` brings back all but what is named here"
 }
 
 fn show_finding(app: &App, finding: &Finding) {

@@ -1,5 +1,6 @@
 use serde_json::json;
-use snap_engine::{CopyOptions, CopyReport, copy_snapshots};
+use snap_engine::{CopyOptions, CopyReport, copy_snapshots, note_forgotten};
+use snap_repo::Repository;
 
 use super::{Done, Outcome};
 use crate::app::App;
@@ -14,12 +15,15 @@ use crate::system;
 #[derive(Default)]
 struct Got {
     report: CopyReport,
+    /// Snapshots that it never had and that are noted there as forgotten.
+    forgotten: u64,
     /// Why it is not up to date.
     failed: Option<Failure>,
 }
 
 pub fn run(app: &App, args: &CopyArgs) -> Outcome {
     let (places, from) = places(app, args)?;
+    let all = places.len().max(Place::all(app)?.len());
     let mut copies = copies::open_places(app, places, Purpose::Keys, args.dry_run)?;
     let names: Vec<String> = copies.opened.iter().map(|opened| opened.copy.name.clone()).collect();
     if let Some(from) = from.as_ref().filter(|from| !names.contains(from)) {
@@ -38,7 +42,12 @@ pub fn run(app: &App, args: &CopyArgs) -> Outcome {
             *name != target.copy.name && from.as_ref().is_none_or(|from| from == name)
         };
         let sources: Vec<&Opened> = copies.opened.iter().filter(is_source).collect();
-        got.push((target.copy.name.clone(), bring(app, args, &sources, target)));
+        let mut brought = bring(app, args, &sources, target);
+        if sources.len() + 1 == all && !args.dry_run && brought.failed.is_none() {
+            let sources: Vec<&Repository> = sources.iter().map(|source| &source.repository).collect();
+            brought.forgotten = note_forgotten(&sources, &target.repository, system::now())?;
+        }
+        got.push((target.copy.name.clone(), brought));
     }
     finish(app, args, &mut copies, got)
 }
@@ -93,7 +102,6 @@ fn bring(app: &App, args: &CopyArgs, sources: &[&Opened], target: &Opened) -> Go
                 all.packs += report.packs;
                 all.stored_bytes += report.stored_bytes;
                 all.records += report.records;
-                all.forgotten += report.forgotten;
             }
             Err(failure) => {
                 let (from, to) = (&source.copy.name, &target.copy.name);
@@ -116,9 +124,9 @@ fn bring(app: &App, args: &CopyArgs, sources: &[&Opened], target: &Opened) -> Go
 fn finish(app: &App, args: &CopyArgs, copies: &mut Copies, got: Vec<(String, Got)>) -> Outcome {
     let verb = if args.dry_run { "would get" } else { "got" };
     let mut exit = Exit::Done;
-    let mut all = CopyReport::default();
+    let (mut all, mut all_forgotten) = (CopyReport::default(), 0);
     let mut states = copies.states(app);
-    for (name, Got { report, failed }) in got {
+    for (name, Got { report, forgotten, failed }) in got {
         let snapshots = text::counted(report.snapshots.len() as u64, "snapshot", "snapshots");
         app.out.done(&format!(
             "{name} {verb} {snapshots}, {} in {}",
@@ -153,7 +161,7 @@ fn finish(app: &App, args: &CopyArgs, copies: &mut Copies, got: Vec<(String, Got
         all.packs += report.packs;
         all.stored_bytes += report.stored_bytes;
         all.records += report.records;
-        all.forgotten += report.forgotten;
+        all_forgotten += forgotten;
         all.snapshots.extend(report.snapshots);
     }
     let summary = json::object(json!({
@@ -161,7 +169,7 @@ fn finish(app: &App, args: &CopyArgs, copies: &mut Copies, got: Vec<(String, Got
         "packs": all.packs,
         "stored_bytes": all.stored_bytes,
         "records": all.records,
-        "forgotten": all.forgotten,
+        "forgotten": all_forgotten,
         "dry_run": args.dry_run,
         "copies": states,
     }));

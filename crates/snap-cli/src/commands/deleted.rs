@@ -6,6 +6,7 @@ use snap_engine::look::{History, Vanished, deleted};
 use snap_repo::Snapshot;
 
 use super::find::{exit_of, history};
+use super::ls::tell_rescued;
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::values::absolute;
@@ -30,7 +31,9 @@ pub fn run(app: &App, args: &DeletedArgs) -> Outcome {
         false => absolute_all(&args.paths)?,
     });
     let observer = CliObserver::new(app);
-    let report = app.engine(&observer, |context| deleted(&history, &paths, context))?;
+    let report = app.engine(&observer, |context| deleted(&history, &paths, context));
+    tell_rescued(app, &opened, history.reader());
+    let report = report?;
     for path in &report.unknown {
         app.out.warning(&format!("{} is in none of the snapshots", text::printable(path)));
     }

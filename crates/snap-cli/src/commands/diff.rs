@@ -9,7 +9,7 @@ use snap_format::Node;
 use snap_repo::{Scratch, Snapshot};
 
 use super::find::{exit_of, history};
-use super::ls::scratch;
+use super::ls::{scratch, tell_rescued};
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::DiffArgs;
@@ -49,7 +49,13 @@ pub fn run(app: &App, args: &DiffArgs) -> Outcome {
     let mut texts = None;
     if args.content {
         let reader = history.reader();
-        let open = |snapshot| Browser::open(&opened.repository, reader.index().clone(), snapshot);
+        let open = |snapshot| -> Result<Browser, Failure> {
+            let browser = Browser::open(&opened.repository, reader.index().clone(), snapshot)?;
+            Ok(match repo::other_copies(app, &opened)? {
+                Some(open) => browser.with_others(open),
+                None => browser,
+            })
+        };
         let browsers = [open(&before.snapshot)?, open(&after.snapshot)?];
         texts = Some(Texts { browsers, scratch: scratch()? });
     }
@@ -71,6 +77,8 @@ pub fn run(app: &App, args: &DiffArgs) -> Outcome {
             Ok(())
         })
     });
+    tell_rescued(app, &opened, history.reader());
+    texts.iter().flat_map(|texts| &texts.browsers).for_each(|it| tell_rescued(app, &opened, it.reader()));
     let report = match done {
         Ok(report) => report,
         Err(failure) => return Done::unless_broken(app, failure),

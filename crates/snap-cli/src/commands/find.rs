@@ -6,7 +6,7 @@ use snap_engine::look::{FindOptions, History, Past, find};
 use snap_format::Node;
 use snap_repo::{Index, Snapshot};
 
-use super::ls::Show;
+use super::ls::{Show, tell_rescued};
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::FindArgs;
@@ -56,6 +56,7 @@ pub fn run(app: &App, args: &FindArgs) -> Outcome {
             Ok(())
         })
     });
+    tell_rescued(app, &opened, history.reader());
     if let Err(failure) = found {
         return Done::unless_broken(app, failure);
     }
@@ -76,7 +77,11 @@ fn show(app: &App, args: &FindArgs, past: &Past, path: &[u8], node: &Node) {
 pub fn history(app: &App, opened: &Opened, snapshots: &[Snapshot]) -> Result<History, Failure> {
     let (index, findings) = Index::load(&opened.repository, opened.cache.as_ref())?;
     findings.iter().for_each(|finding| app.out.finding(finding));
-    Ok(History::open(&opened.repository, index.into(), snapshots, &CliObserver::new(app))?)
+    let history = History::open(&opened.repository, index.into(), snapshots, &CliObserver::new(app))?;
+    Ok(match repo::other_copies(app, opened)? {
+        Some(open) => history.with_others(open),
+        None => history,
+    })
 }
 
 /// Damage hid something.

@@ -1,28 +1,51 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::json;
 use snap_engine::ForgetPlan;
-use snap_engine::retention::{Group, Suspicion, Verdict};
+use snap_engine::retention::{Group, Policy, Span, Suspicion, Verdict};
 use snap_format::{ObjectId, SlotId};
+use snap_ops::Retention;
 use snap_repo::Snapshot;
 
-use super::{Done, Outcome, prune};
+use super::{Outcome, prune};
 use crate::app::App;
 use crate::args::ForgetArgs;
+use crate::copies::{self, Copies};
 use crate::exit::Failure;
 use crate::render::{json, text};
+use crate::repo::{Opened, Purpose};
 use crate::select::{self, Everything};
-use crate::{locks, repo, system};
+use crate::{locks, system};
 
 pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
-    refuse_nonsense(args)?;
-    let opened = repo::open(app, repo::Purpose::Deciding)?;
-    opened.repository.keyring().require_owner("forgetting snapshots")?;
+    let configured = Configured::load(app)?;
+    refuse_nonsense(args, &configured)?;
+    let mut copies = copies::open_each(app, Purpose::Deciding, args.dry_run)?;
+    copies.first().repository.keyring().require_owner("forgetting snapshots")?;
     if !args.dry_run {
-        opened.require_current_keys()?;
+        copies.share_records(app);
     }
-    let plan = plan(args, select::load_all(app, &opened, &args.filter)?)?;
-    show(app, &plan, args.dry_run);
+    let named = named(app, args, &copies)?;
+    let are_several = copies.are_several();
+    copies.in_each(app, |opened| {
+        let name = are_several.then_some(opened.copy.name.as_str());
+        let everything = select::load_all(app, opened, &args.filter)?;
+        let plan = match &named {
+            Some(named) => ForgetPlan::of_named(everything.all, &everything.overlays, named, system::now())?,
+            None => by_policy(app, args, opened, &configured, everything)?,
+        };
+        forget(app, args, opened, plan, name)
+    })
+}
+
+fn forget(
+    app: &App,
+    args: &ForgetArgs,
+    opened: &Opened,
+    plan: ForgetPlan,
+    copy: Option<&str>,
+) -> Result<json::Object, Failure> {
+    show(app, &plan, args.dry_run, copy);
     let (kept, dropped) = plan.counts();
     let forgotten: HashSet<ObjectId> = plan.dropped().collect();
     if !args.dry_run {
@@ -31,19 +54,65 @@ pub fn run(app: &App, args: &ForgetArgs) -> Outcome {
     tell(app, kept, dropped, args.dry_run);
     let mut summary = json::object(json!({ "kept": kept, "dropped": dropped, "dry_run": args.dry_run }));
     if args.prune {
-        let pruned = prune::after_forget(app, &opened, args.dry_run, forgotten)?;
+        let pruned = prune::after_forget(app, opened, args.dry_run, forgotten)?;
         summary.insert("prune".into(), pruned.into());
     }
-    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
+    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, opened) };
     summary.insert("locks".into(), locks);
-    Ok(Done::with(summary))
+    Ok(summary)
 }
 
-fn refuse_nonsense(args: &ForgetArgs) -> Result<(), Failure> {
+/// What snap.toml says is to be kept.
+struct Configured {
+    /// By dataset.
+    datasets: BTreeMap<String, Policy>,
+    /// By copy, in place of that.
+    copies: BTreeMap<String, Policy>,
+}
+
+impl Configured {
+    fn load(app: &App) -> Result<Self, Failure> {
+        let mut out = Self { datasets: BTreeMap::new(), copies: BTreeMap::new() };
+        let Some(config) = app.config()? else { return Ok(out) };
+        for (name, dataset) in &config.datasets {
+            out.datasets.extend(dataset.retention.as_ref().map(|it| (name.clone(), policy(it))));
+        }
+        for copy in &config.copies {
+            out.copies.extend(copy.retention.as_ref().map(|it| (copy.name.clone(), policy(it))));
+        }
+        Ok(out)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.datasets.is_empty() && self.copies.is_empty()
+    }
+}
+
+fn policy(retention: &Retention) -> Policy {
+    let Retention { last, hourly, daily, weekly, monthly, yearly, within } = retention;
+    let count = |count: &u32| u64::from(*count);
+    // To the hour, rounded up.
+    let hours = |seconds: u64| u32::try_from(seconds.div_ceil(3600)).unwrap_or(u32::MAX);
+    Policy {
+        last: count(last),
+        hourly: count(hourly),
+        daily: count(daily),
+        weekly: count(weekly),
+        monthly: count(monthly),
+        yearly: count(yearly),
+        within: within.map(|within| Span { hours: hours(within.seconds()), ..Span::default() }),
+        tags: Vec::new(),
+    }
+}
+
+fn refuse_nonsense(args: &ForgetArgs, configured: &Configured) -> Result<(), Failure> {
     match (args.snapshots.is_empty(), args.has_policy()) {
-        (true, false) => Err(Failure::usage("neither a policy nor a snapshot is given").hint(
-            "say what to keep, such as --keep-daily 14 --keep-monthly 24, or which snapshots to forget",
-        )),
+        (true, false) if configured.is_empty() => {
+            Err(Failure::usage("neither a policy nor a snapshot is given").hint(
+                "say what to keep, such as --keep-daily 14 --keep-monthly 24 or `retention` in snap.toml, or which snapshots to \
+                 forget",
+            ))
+        }
         (false, true) => {
             Err(Failure::usage("snapshots are named, and a policy is given").hint("give one of the two"))
         }
@@ -53,24 +122,57 @@ fn refuse_nonsense(args: &ForgetArgs) -> Result<(), Failure> {
     }
 }
 
-fn plan(args: &ForgetArgs, everything: Everything) -> Result<ForgetPlan, Failure> {
-    let Everything { all, meant, overlays, .. } = everything;
-    let now = system::now();
+/// The snapshots that are named, wherever they are; none if none is.
+fn named(app: &App, args: &ForgetArgs, copies: &Copies) -> Result<Option<Vec<ObjectId>>, Failure> {
     if args.snapshots.is_empty() {
-        let is_meant = |snapshot: &Snapshot| meant.contains(&snapshot.id);
-        let policy = args.policy();
-        return Ok(ForgetPlan::by_policy(all, &overlays, is_meant, &policy, now)?);
+        return Ok(None);
     }
-    let list: Vec<&Snapshot> = all.iter().filter(|snapshot| meant.contains(&snapshot.id)).collect();
-    let named: Vec<ObjectId> =
-        select::choose_each(&list, &args.snapshots)?.into_iter().map(|snapshot| snapshot.id).collect();
-    Ok(ForgetPlan::of_named(all, &overlays, &named, now)?)
+    let all = select::load_from_all(app, &copies.opened, &args.filter)?;
+    let list = select::union(&all);
+    let chosen = select::choose_each(&list, &args.snapshots)?;
+    Ok(Some(chosen.into_iter().map(|snapshot| snapshot.id).collect()))
 }
 
-fn show(app: &App, plan: &ForgetPlan, is_rehearsal: bool) {
+/// Flags stand in place of what snap.toml says of datasets. What it says of a copy holds there unless that copy is chosen.
+fn by_policy(
+    app: &App,
+    args: &ForgetArgs,
+    opened: &Opened,
+    configured: &Configured,
+    everything: Everything,
+) -> Result<ForgetPlan, Failure> {
+    let Everything { all, meant, overlays, .. } = everything;
+    let name = &opened.copy.name;
+    let flags = args.has_policy().then(|| args.policy());
+    let is_chosen = app.global.copy.is_some() && flags.is_some();
+    let own = configured.copies.get(name).filter(|_| !is_chosen && opened.copy.retention.is_some());
+    if own.is_some() && flags.is_some() {
+        app.out.note(&format!(
+            "{name} keeps what its own `retention` in snap.toml says; with --copy {name} the flags count there"
+        ));
+    }
+    let policy_of = |dataset: &str| own.or(flags.as_ref()).or_else(|| configured.datasets.get(dataset));
+    let is_meant = |snapshot: &Snapshot| meant.contains(&snapshot.id);
+    let left: BTreeSet<&str> = all
+        .iter()
+        .filter(|snapshot| is_meant(snapshot))
+        .map(|snapshot| &*snapshot.envelope.dataset)
+        .filter(|dataset| policy_of(dataset).is_none())
+        .collect();
+    if !left.is_empty() {
+        let left: Vec<&str> = left.into_iter().collect();
+        let names = text::printable(left.join(", ").as_bytes());
+        app.out.note(&format!("snap.toml does not say what to keep of {names}: all of it stays"));
+    }
+    Ok(ForgetPlan::by_policies(all, &overlays, is_meant, policy_of, system::now())?)
+}
+
+fn show(app: &App, plan: &ForgetPlan, is_rehearsal: bool, copy: Option<&str>) {
     for group in plan.groups() {
         for verdict in &group.verdicts {
-            app.out.event(event(plan.snapshot(verdict), verdict));
+            let mut event = event(plan.snapshot(verdict), verdict);
+            event.extend(copy.map(|name| ("copy".to_owned(), name.into())));
+            app.out.event(event);
         }
         for line in table(plan, group) {
             // What a rehearsal was asked for; otherwise a report.

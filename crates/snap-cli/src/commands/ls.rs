@@ -5,7 +5,7 @@ use serde_json::json;
 use snap_engine::browse::{Browser, Found};
 use snap_engine::{EngineError, Event, Observer};
 use snap_format::{Node, NodeKind, ObjectId};
-use snap_repo::{Index, Scratch, Snapshot};
+use snap_repo::{BlobReader, Index, Scratch, Snapshot};
 
 use super::{Done, Outcome};
 use crate::app::App;
@@ -26,7 +26,7 @@ pub fn run(app: &App, args: &LsArgs) -> Outcome {
     let observer = CliObserver::new(app);
     let mut lister = Lister { args, show, sorted, observer, entries: 0, damaged: 0 };
     let outcome = lister.list(&browser, args.snapshot.path.as_deref().unwrap_or_default());
-    tell_rescued(app, &opened, &browser);
+    tell_rescued(app, &opened, browser.reader());
     match outcome {
         Ok(()) => {
             let summary =
@@ -56,14 +56,19 @@ pub fn browse(app: &App, opened: &Opened, snapshot: &Snapshot) -> Result<Browser
 }
 
 /// Names what another copy had to give.
-pub fn tell_rescued(app: &App, opened: &Opened, browser: &Browser) {
+pub fn tell_rescued(app: &App, opened: &Opened, reader: &BlobReader) {
     let name = &opened.copy.name;
-    let rescued = browser.reader().rescued();
-    for (what, copy) in &rescued {
+    let rescued = reader.rescued();
+    for (what, copy) in &rescued.named {
         app.out.warning(&format!("the copy {name} is damaged: {what}; read from the copy {copy} instead"));
     }
-    if !rescued.is_empty() {
-        app.out.warning(&format!("`snap check --copy {name}` tells what else is damaged there"));
+    if rescued.has_more {
+        app.out.warning(&format!("more of the copy {name} is damaged, and was read from others"));
+    }
+    if !rescued.named.is_empty() {
+        app.out.warning(&format!(
+            "`snap check --copy {name} --repair` looks for all damage there, and brings back what another copy has"
+        ));
     }
 }
 

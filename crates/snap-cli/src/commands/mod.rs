@@ -9,8 +9,10 @@ mod copy;
 mod database;
 mod deleted;
 mod diff;
+mod erase;
 mod find;
 mod forget;
+mod heal;
 mod immutable;
 mod init;
 mod key;
@@ -19,6 +21,7 @@ mod man;
 mod pin;
 mod policy;
 mod prune;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -94,8 +97,10 @@ pub fn run(app: &App, command: Command) -> Outcome {
         Command::Restore(args) => restore::run(app, &args),
         Command::Copy(args) => copy::run(app, &args),
         Command::Check(args) => check::run(app, &args),
+        Command::Repair(args) => repair::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Prune(args) => prune::run(app, &args),
+        Command::Erase(args) => erase::run(app, &args),
         Command::Pin(args) => pin::run(app, &args),
         Command::Tag(args) => tag::run(app, &args),
         Command::Key(args) => key::run(app, args.command),

@@ -2,48 +2,48 @@ use std::collections::HashMap;
 
 use serde_json::json;
 use snap_format::{ObjectId, Pin};
-use snap_repo::{Overlays, Snapshot};
+use snap_repo::Snapshot;
 
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::PinArgs;
 use crate::exit::{Exit, Failure};
 use crate::render::{json, text};
-use crate::repo::Opened;
-use crate::{repo, select, system};
+use crate::repo::{self, Opened, Purpose};
+use crate::select::{self, Snapshots};
+use crate::{copies, system};
 
 pub fn run(app: &App, args: &PinArgs) -> Outcome {
-    let opened = repo::open(app, repo::Purpose::Deciding)?;
     if args.list {
-        return list(app, args, &opened);
+        return list(app, args, &repo::open(app, Purpose::Deciding)?);
     }
-    let repository = &opened.repository;
-    repository.keyring().require_owner("pinning snapshots")?;
-    opened.require_current_keys()?;
+    let mut copies = copies::open_each(app, Purpose::Deciding, false)?;
+    copies.first().repository.keyring().require_owner("pinning snapshots")?;
     let now = system::now();
     let pin = pin(args, now)?;
-    let snapshots = select::load_with_records(app, &opened, &args.filter, false)?;
-    let list: Vec<&Snapshot> = snapshots.list.iter().collect();
-    let chosen = select::choose_each(&list, &args.snapshots)?;
+    let all = select::load_from_all(app, &copies.opened, &args.filter)?;
+    let chosen = select::choose_each(&select::union(&all), &args.snapshots)?;
     let ids: Vec<ObjectId> = chosen.iter().map(|snapshot| snapshot.id).collect();
-    let time = snapshots.overlays.time_after(now);
-    match &pin {
-        Some(pin) => {
-            refuse_forgotten(&snapshots.overlays, &chosen)?;
-            repository.pin(&ids, pin, time)?;
-        }
-        None => repository.unpin(&ids, time)?,
+    if pin.is_some() {
+        refuse_forgotten(&all, &chosen)?;
     }
+    let time = select::time_after(&all, now);
+    let states = copies.write_records(app, |repository| match &pin {
+        Some(pin) => repository.pin(&ids, pin, time),
+        None => repository.unpin(&ids, time),
+    })?;
     let what = if pin.is_some() { "pinned" } else { "no longer pinned:" };
     for snapshot in chosen {
         app.out.done(&format!("{what} {}", select::describe(snapshot)));
     }
-    Ok(Done::with(json::object(json!({
+    let mut summary = json::object(json!({
         "snapshots": ids.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "pinned": pin.is_some(),
         "reason": pin.as_ref().map(|pin| &pin.reason),
         "until": pin.and_then(|pin| pin.until).map(text::rfc3339),
-    }))))
+    }));
+    summary.extend(states.map(|states| ("copies".to_owned(), states)));
+    Ok(Done::with(summary))
 }
 
 /// The pin that is asked for; none to take pins away.
@@ -59,8 +59,13 @@ fn pin(args: &PinArgs, now: snap_format::Time) -> Result<Option<Pin>, Failure> {
     Ok(Some(Pin { reason: reason.to_owned(), until }))
 }
 
-fn refuse_forgotten(overlays: &Overlays, chosen: &[&Snapshot]) -> Result<(), Failure> {
-    match chosen.iter().find(|snapshot| overlays.was_forgotten(&snapshot.id)) {
+/// A copy may keep what another forgets; if all that have it have forgotten it, a pin comes too late.
+fn refuse_forgotten(all: &[Snapshots], chosen: &[&Snapshot]) -> Result<(), Failure> {
+    let is_kept = |id: &ObjectId| {
+        let mut having = all.iter().filter(|copy| copy.list.iter().any(|snapshot| snapshot.id == *id));
+        having.any(|copy| !copy.overlays.was_forgotten(id))
+    };
+    match chosen.iter().find(|snapshot| !is_kept(&snapshot.id)) {
         None => Ok(()),
         Some(snapshot) => Err(Failure::new(
             Exit::Failed,

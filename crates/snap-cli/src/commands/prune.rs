@@ -1,32 +1,35 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde_json::json;
 use snap_engine::prune;
 use snap_format::ObjectId;
 use snap_repo::prune::{PackSum, PruneOptions, PruneReport};
 
-use super::{Done, Outcome};
+use super::Outcome;
 use crate::app::App;
 use crate::args::PruneArgs;
 use crate::exit::Failure;
 use crate::render::{CliObserver, json, text};
-use crate::repo::{self, Opened};
-use crate::{locks, system};
+use crate::repo::{Opened, Purpose};
+use crate::{copies, locks, system};
 
 pub fn run(app: &App, args: &PruneArgs) -> Outcome {
-    let opened = repo::open(app, repo::Purpose::Keys)?;
-    opened.repository.keyring().require_owner("prune")?;
-    let mut options = PruneOptions { dry_run: args.dry_run, ..PruneOptions::at(system::now()) };
-    if let Some(grace) = args.grace {
-        options.grace = grace.0;
-    }
-    if let Some(unused) = args.max_unused {
-        options.max_waste = unused.0;
-    }
-    let mut summary = execute(app, &opened, &options)?;
-    let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, &opened) };
-    summary.insert("locks".to_owned(), locks);
-    Ok(Done::with(summary))
+    let mut copies = copies::open_each(app, Purpose::Keys, args.dry_run)?;
+    copies.first().repository.keyring().require_owner("prune")?;
+    copies.in_each(app, |opened| {
+        let mut options = PruneOptions { dry_run: args.dry_run, ..PruneOptions::at(system::now()) };
+        if let Some(grace) = args.grace {
+            options.grace = grace.0;
+        }
+        if let Some(unused) = args.max_unused {
+            options.max_waste = unused.0;
+        }
+        let mut summary = execute(app, opened, &options)?;
+        let locks = if args.dry_run { serde_json::Value::Null } else { locks::extend_after_run(app, opened) };
+        summary.insert("locks".to_owned(), locks);
+        Ok(summary)
+    })
 }
 
 /// Prunes with the defaults, after a `forget`; in a rehearsal as if it had forgotten `without`.
@@ -38,6 +41,11 @@ pub fn after_forget(
 ) -> Result<json::Object, Failure> {
     let options = PruneOptions { dry_run, without, ..PruneOptions::at(system::now()) };
     execute(app, opened, &options)
+}
+
+/// After an `erase`, which has moved all else out of the packs that hold what was erased.
+pub fn after_erase(app: &App, opened: &Opened, grace: Duration) -> Result<json::Object, Failure> {
+    execute(app, opened, &PruneOptions { grace, ..PruneOptions::at(system::now()) })
 }
 
 fn execute(app: &App, opened: &Opened, options: &PruneOptions) -> Result<json::Object, Failure> {

@@ -43,7 +43,7 @@ pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
     let observer = CliObserver::new(app);
     let path = args.snapshot.path.as_deref();
     let outcome = app.engine(&observer, |context| restore(&browser, path, target, &options, context));
-    tell_rescued(app, &opened, &browser);
+    tell_rescued(app, &opened, browser.reader());
     let report = match outcome {
         Ok(report) => report,
         Err(failure) if args.is_tar() => return Done::unless_broken(app, failure),

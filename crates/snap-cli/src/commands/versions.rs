@@ -4,6 +4,7 @@ use snap_engine::look::{History, Version, versions};
 use snap_format::ObjectId;
 
 use super::find::{exit_of, history};
+use super::ls::tell_rescued;
 use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::VersionsArgs;
@@ -22,7 +23,9 @@ pub fn run(app: &App, args: &VersionsArgs) -> Outcome {
     }
     let history = history(app, &opened, &snapshots)?;
     let observer = CliObserver::new(app);
-    let found = app.engine(&observer, |context| versions(&history, &path, context))?;
+    let found = app.engine(&observer, |context| versions(&history, &path, context));
+    tell_rescued(app, &opened, history.reader());
+    let found = found?;
     let searched = history.past().len() as u64;
     if found.list.is_empty() && found.unknown.is_empty() {
         let snapshots = text::counted(searched, "snapshot", "snapshots");

@@ -155,5 +155,5 @@ pub fn check_keyless(backend: &dyn Backend, context: Context<'_>) -> Result<Chec
     findings.dedup();
     findings.iter().for_each(|finding| context.observer.event(Event::Finding(finding)));
     let objects = objects.len() as u64 + CONFIGS.len() as u64;
-    Ok(CheckReport { findings, objects, read_bytes: read_bytes.into_inner() })
+    Ok(CheckReport { findings, objects, read_bytes: read_bytes.into_inner(), ..CheckReport::default() })
 }

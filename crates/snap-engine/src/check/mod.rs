@@ -99,6 +99,10 @@ pub struct CheckReport {
     pub objects: u64,
     /// Bytes read from the store; of packs that were not read whole, the trees alone.
     pub read_bytes: u64,
+    /// Packs that no index names and that nothing needs: what interrupted runs left (F28), and no damage.
+    pub leftovers: Vec<ObjectId>,
+    /// How many times blobs are stored beyond the first: no damage either.
+    pub duplicates: u64,
 }
 
 /// Checks that every reference resolves, and reads as much of the packs as asked. Each finding goes to the observer too.
@@ -158,7 +162,9 @@ pub fn check(repository: &Repository, options: &CheckOptions, context: Context<'
     }
     let findings = findings.finish(context)?;
     let objects = structure.objects + CONFIGS.len() as u64;
-    Ok(CheckReport { findings, objects, read_bytes: read_bytes.load(Ordering::Relaxed) })
+    let (leftovers, duplicates) = (structure.leftovers(&findings), structure.duplicates());
+    let read_bytes = read_bytes.load(Ordering::Relaxed);
+    Ok(CheckReport { findings, objects, read_bytes, leftovers, duplicates })
 }
 
 fn missing_pack(pack: &ObjectId, structure: &Structure) -> Finding {

@@ -75,7 +75,12 @@ impl PackCheck<'_> {
             Err(error) => return Err(error.into()),
         };
         match report {
-            PackReport { is_whole: false, findings, .. } => {
+            PackReport { is_whole: false, mut findings, .. } => {
+                if !self.structure.claims.contains_key(&id) {
+                    for finding in &mut findings {
+                        finding.why.push_str(", and no index names it: a run that died left it half-written");
+                    }
+                }
                 findings.into_iter().for_each(|finding| self.damage.pack(&id, finding));
                 let length = bytes.len();
                 let pack = std::mem::take(&mut worker.bytes);

@@ -290,6 +290,21 @@ impl Structure {
         Ok(())
     }
 
+    /// Whole packs that no index names, but for those that findings are about.
+    pub(super) fn leftovers(&self, findings: &[Finding]) -> Vec<ObjectId> {
+        let named: HashSet<&str> = findings.iter().map(|finding| finding.object.as_str()).collect();
+        let is_left = |id: &ObjectId| !named.contains(object_name(Area::Packs, id).as_str());
+        let mut out: Vec<ObjectId> = self.spare.packs().map(|pack| pack.id).filter(is_left).collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// Places of blobs in packs that the index names, beyond one for each.
+    pub(super) fn duplicates(&self) -> u64 {
+        let places: u64 = self.index.packs().map(|pack| pack.blobs as u64).sum();
+        places.saturating_sub(self.index.blobs() as u64)
+    }
+
     /// For who cannot walk trees: packs of runs whose snapshots are there were indexed once, so that index is lost. What an
     /// interrupted run left has a run key that no snapshot names.
     pub(super) fn packs_of_committed_runs(&self) -> Vec<Finding> {

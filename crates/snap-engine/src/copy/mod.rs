@@ -1,7 +1,7 @@
 //! Bringing a copy up to date: the snapshots that another has and it lacks, with all that they need. Sealed units move as
 //! they are; no plaintext is made of data.
 
-mod walk;
+pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,13 @@ use snap_repo::{
     Writer, WriterOptions, for_each_parallel,
 };
 
-use self::walk::{Needed, Walk};
+use self::walk::{Walk, all_of};
 use crate::{Context, EngineError, Event, Phase, Result};
 
 /// Packs that are in memory at the same time, besides those on their way, are of this length at most.
 const PACK_BYTES: u64 = 20 << 20;
+/// How often a prune of the target may get in the way.
+const ATTEMPTS: usize = 3;
 
 /// How to copy.
 #[derive(Debug, Clone)]
@@ -25,6 +27,12 @@ pub struct CopyOptions {
     pub time: Time,
     /// Look only.
     pub dry_run: bool,
+    /// These snapshots alone, and no records; without it all that the target lacks.
+    pub only: Option<HashSet<ObjectId>>,
+    /// Bring them back even if a record of the target cannot be read, which may have forgotten them.
+    pub despite_records: bool,
+    /// Packs of the target that are known to be damaged.
+    pub distrust: HashSet<ObjectId>,
     /// Size at which a pack is finished, bytes.
     pub pack_target: usize,
 }
@@ -32,7 +40,15 @@ pub struct CopyOptions {
 impl CopyOptions {
     /// At this time, with packs as a backup makes them.
     pub fn new(time: Time) -> Self {
-        Self { time, dry_run: false, pack_target: WriterOptions::default().pack_target }
+        let pack_target = WriterOptions::default().pack_target;
+        Self {
+            time,
+            dry_run: false,
+            only: None,
+            despite_records: false,
+            distrust: HashSet::new(),
+            pack_target,
+        }
     }
 }
 
@@ -49,14 +65,6 @@ pub struct CopyReport {
     pub stored_bytes: u64,
     /// Pins and tags that were copied.
     pub records: u64,
-    /// Snapshots that the target never had and that are noted there as forgotten.
-    pub forgotten: u64,
-}
-
-/// What the target lacks.
-struct Missing {
-    snapshots: Vec<Snapshot>,
-    forgotten: Vec<ObjectId>,
 }
 
 /// Brings what `source` has and `target` lacks, and has not forgotten itself, to `target`. Both are copies of one repository
@@ -75,9 +83,12 @@ pub fn copy_snapshots(
             RepoError::Refused("the copy lacks keys that the other has: bring these first".into()).into()
         );
     }
-    let missing = find_missing(source, target, context)?;
+    let mut missing = find_missing(source, target, cache, options, context)?;
+    if let Some(only) = &options.only {
+        missing.retain(|snapshot| only.contains(&snapshot.id));
+    }
     let mut report = CopyReport::default();
-    let source_index = match missing.snapshots.is_empty() {
+    let source_index = match missing.is_empty() {
         true => Arc::default(),
         false => {
             let (index, findings) = Index::load(source, cache)?;
@@ -86,7 +97,7 @@ pub fn copy_snapshots(
         }
     };
     let mut domains: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
-    for snapshot in &missing.snapshots {
+    for snapshot in &missing {
         domains.entry(&snapshot.envelope.domain).or_default().push(snapshot);
     }
     for (domain, snapshots) in domains {
@@ -95,16 +106,44 @@ pub fn copy_snapshots(
             continue;
         };
         let job = Job { source, target, cache, options, context, index: &source_index, domain };
-        job.run(&snapshots, &mut report)?;
-    }
-    if !options.dry_run {
-        report.records = source.bring_records(target)?;
-        if target.keyring().role() == Role::Owner && !missing.forgotten.is_empty() {
-            target.note_forgotten(&missing.forgotten, options.time)?;
-            report.forgotten = missing.forgotten.len() as u64;
+        // A prune may take away what was relied on, and leave the snapshots without it: then they are copied again.
+        let mut left = ATTEMPTS;
+        loop {
+            match job.run(&snapshots, &mut report) {
+                Err(EngineError::Repo(RepoError::Overtaken)) if left > 1 => left -= 1,
+                outcome => break outcome?,
+            }
         }
     }
+    if !options.dry_run && options.only.is_none() {
+        report.records = source.bring_records(target)?;
+    }
     Ok(report)
+}
+
+/// Writes down in `target` what it never had and others have forgotten, so that nobody misses it there. `others` are all
+/// copies beside it: what one of them has is not noted, since it is to come, and nothing while one of them, or the target, cannot
+/// say for certain what it has. Owners only. Returns how many these are.
+pub fn note_forgotten(others: &[&Repository], target: &Repository, time: Time) -> Result<u64> {
+    if target.keyring().role() != Role::Owner {
+        return Ok(0);
+    }
+    let (mut there, mut forgotten) = (HashSet::new(), BTreeSet::new());
+    for copy in others.iter().chain([&target]) {
+        let (set, overlays) = (copy.snapshots()?, copy.overlays()?);
+        if !set.findings.is_empty() || !overlays.unreadable.is_empty() {
+            return Ok(0);
+        }
+        there.extend(set.snapshots.iter().map(|snapshot| snapshot.id));
+        match copy.copy_id() == target.copy_id() {
+            true => there.extend(overlays.ever_forgotten()),
+            false => forgotten.extend(overlays.ever_forgotten().iter().copied()),
+        }
+    }
+    forgotten.retain(|id| !there.contains(id));
+    let forgotten: Vec<ObjectId> = forgotten.into_iter().collect();
+    target.note_forgotten(&forgotten, time)?;
+    Ok(forgotten.len() as u64)
 }
 
 /// Owners write in every domain what belongs there, others in their own.
@@ -114,7 +153,13 @@ fn writable_domain(target: &Repository, name: &str) -> Option<DomainKeys> {
     keyring.domain(name).filter(|_| may)
 }
 
-fn find_missing(source: &Repository, target: &Repository, context: Context<'_>) -> Result<Missing> {
+fn find_missing(
+    source: &Repository,
+    target: &Repository,
+    cache: Option<&Cache>,
+    options: &CopyOptions,
+    context: Context<'_>,
+) -> Result<Vec<Snapshot>> {
     let look = |repository: &Repository| -> Result<(Vec<Snapshot>, Overlays), RepoError> {
         // As they were made: tags are records of their own.
         let (set, overlays) = (repository.snapshots()?, repository.overlays()?);
@@ -123,15 +168,19 @@ fn find_missing(source: &Repository, target: &Repository, context: Context<'_>) 
     };
     let ((there, there_said), (here, here_said)) = (look(target)?, look(source)?);
     // Unreadable, it may have said that one of them is to go.
-    there_said.require_complete()?;
-    let there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
+    if !options.despite_records {
+        there_said.require_complete()?;
+    }
+    let mut there: HashSet<ObjectId> = there.iter().map(|snapshot| snapshot.id).collect();
+    // Put by a copy that did not come to its end: something may have been pruned from under them.
+    for id in target.unsettled_snapshots(cache) {
+        there.remove(&id);
+    }
     let gone_there = there_said.ever_forgotten();
     let lacks = |id: &ObjectId| !there.contains(id) && !gone_there.contains(id);
-    let forgotten: BTreeSet<ObjectId> =
-        here_said.ever_forgotten().iter().filter(|id| lacks(id)).copied().collect();
-    let wanted = |snapshot: &Snapshot| lacks(&snapshot.id) && !forgotten.contains(&snapshot.id);
-    let snapshots = here.into_iter().filter(wanted).collect();
-    Ok(Missing { snapshots, forgotten: forgotten.into_iter().collect() })
+    // Its deletion was interrupted.
+    let gone_here = here_said.ever_forgotten();
+    Ok(here.into_iter().filter(|it| lacks(&it.id) && !gone_here.contains(&it.id)).collect())
 }
 
 /// The snapshots of one domain.
@@ -150,44 +199,48 @@ impl Job<'_> {
         let writer = self.begin()?;
         self.context.progress.begin(Phase::Planning, 0, 0);
         let walk = Walk::new(self.source, self.index, &self.domain);
-        let needed = match self.source.keyring().can_read() {
-            true => walk.needed(snapshots, &writer, self.context)?,
-            false => Needed::all_of(self.index, &self.domain, &writer),
+        let can_read = self.source.keyring().can_read();
+        let mut rehearsed = BTreeSet::new();
+        let mut is_whole = true;
+        let mut take = |needed: &HashSet<BlobId>| -> Result<()> {
+            match self.options.dry_run {
+                true => rehearsed.append(&mut self.packs_of(needed, &writer, &HashSet::new())),
+                false => is_whole &= self.move_all(needed, &writer)?,
+            }
+            Ok(())
+        };
+        let is_known = match can_read {
+            true => walk.needed(snapshots, &writer, self.context, &mut take)?,
+            false => all_of(self.index, &self.domain, &writer, self.context, &mut take).map(|()| true)?,
         };
         if self.options.dry_run {
-            let packs = self.packs_of(&needed, &writer, &HashSet::new());
             let bytes: u64 =
-                packs.iter().filter_map(|pack| self.index.pack(*pack)).map(|pack| pack.size).sum();
-            report.packs += packs.len() as u64;
+                rehearsed.iter().filter_map(|pack| self.index.pack(*pack)).map(|pack| pack.size).sum();
+            report.packs += rehearsed.len() as u64;
             report.stored_bytes += bytes;
             report.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
             return Ok(());
         }
-        let is_whole = self.move_all(&needed, &writer)? && !needed.has_damage;
-        let complete = if is_whole {
-            snapshots.to_vec()
-        } else if self.source.keyring().can_read() {
-            walk.complete(snapshots, &writer, self.context)?
-        } else {
-            Vec::new()
+        let complete = match is_whole && is_known {
+            true => snapshots.to_vec(),
+            false if can_read => walk.complete(snapshots, &writer, self.context)?,
+            false => Vec::new(),
         };
         let ids: HashSet<ObjectId> = complete.iter().map(|snapshot| snapshot.id).collect();
-        report.left.extend(snapshots.iter().map(|snapshot| snapshot.id).filter(|id| !ids.contains(id)));
         self.context.progress.begin(Phase::Finishing, 0, 0);
         let flushed = writer.finish()?;
-        let (packs, bytes) = (&flushed.stats().packs, &flushed.stats().stored_bytes);
-        let count =
-            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-        report.packs += count(packs);
-        report.stored_bytes += count(bytes);
         let bytes = self.source.snapshot_bytes(&ids)?;
         // The oldest first.
         let all: Vec<_> = complete
             .iter()
             .filter_map(|snapshot| Some((snapshot.id, bytes.get(&snapshot.id)?.clone())))
             .collect();
-        flushed.commit_sealed(&all)?;
+        let stats = flushed.commit_sealed(&all)?;
+        report.packs += stats.packs;
+        report.stored_bytes += stats.stored_bytes;
         report.snapshots.extend(all.iter().map(|(id, _)| *id));
+        let is_left = |id: &ObjectId| !all.iter().any(|(copied, _)| copied == id);
+        report.left.extend(snapshots.iter().map(|snapshot| snapshot.id).filter(is_left));
         Ok(())
     }
 
@@ -202,15 +255,16 @@ impl Job<'_> {
             pack_target: self.options.pack_target,
             domain: Some(self.domain.name.clone()),
             uploads: 1,
+            distrust: self.options.distrust.clone(),
             ..WriterOptions::default()
         };
         Ok(Writer::begin(&target, index, cache, options)?)
     }
 
     /// Numbers of the packs in the source from which what the target still lacks is to be had, but for those that were tried.
-    fn packs_of(&self, needed: &Needed, writer: &Writer, tried: &HashSet<u32>) -> BTreeSet<u32> {
+    fn packs_of(&self, needed: &HashSet<BlobId>, writer: &Writer, tried: &HashSet<u32>) -> BTreeSet<u32> {
         let mut packs = BTreeSet::new();
-        for id in needed.ids.iter().filter(|id| !writer.knows(id)) {
+        for id in needed.iter().filter(|id| !writer.knows(id)) {
             let places = self.index.locate_all(&self.domain.name, id);
             packs.extend(places.iter().map(|place| place.pack).find(|pack| !tried.contains(pack)));
         }
@@ -218,7 +272,7 @@ impl Job<'_> {
     }
 
     /// Moves what is needed. What is damaged in one place is taken from the next; false if something is in none.
-    fn move_all(&self, needed: &Needed, writer: &Writer) -> Result<bool> {
+    fn move_all(&self, needed: &HashSet<BlobId>, writer: &Writer) -> Result<bool> {
         let mut tried = HashSet::new();
         loop {
             let packs: Vec<u32> = self.packs_of(needed, writer, &tried).into_iter().collect();
@@ -231,7 +285,7 @@ impl Job<'_> {
         // What is not known because a cache is damaged is not lost.
         self.index.check()?;
         writer.index().check()?;
-        let lost = needed.ids.iter().filter(|id| !writer.knows(id)).count();
+        let lost = needed.iter().filter(|id| !writer.knows(id)).count();
         if lost > 0 {
             let why = format!("blobs that snapshots need are in no pack that could be read: {lost}");
             let finding = Finding::new(FindingCode::Missing, "packs", why);
@@ -240,7 +294,7 @@ impl Job<'_> {
         Ok(lost == 0)
     }
 
-    fn move_packs(&self, packs: &[u32], needed: &Needed, writer: &Writer) -> Result<()> {
+    fn move_packs(&self, packs: &[u32], needed: &HashSet<BlobId>, writer: &Writer) -> Result<()> {
         let context = self.context;
         let packs: Vec<_> = packs.iter().filter_map(|pack| self.index.pack(*pack)).collect();
         let bytes = packs.iter().map(|pack| pack.size).sum();
@@ -253,7 +307,7 @@ impl Job<'_> {
             context.check_stop()?;
             match self.source.sealed_pack(&pack.id).map_err(RepoError::into_finding) {
                 Ok(sealed) => {
-                    writer.take_sealed(&sealed, |id| needed.ids.contains(id))?;
+                    writer.take_sealed(&sealed, |id| needed.contains(id))?;
                     context.progress.add(1, sealed.len());
                 }
                 Err(Ok(finding)) => findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding),

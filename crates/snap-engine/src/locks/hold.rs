@@ -118,6 +118,35 @@ impl Locks {
         let holds: Vec<Hold> = real.map(|(_, retention)| hold(retention)).collect();
         holds.into_iter().reduce(weaker).unwrap_or(Hold::Gone)
     }
+
+    /// What the store still has of objects that were deleted, hidden versions included.
+    pub fn left_of<'a>(&self, objects: impl Iterator<Item = &'a ObjectName>, now: Time) -> Left {
+        let mut left = Left::default();
+        for name in objects {
+            let versions = self.0.get(name).into_iter().flatten();
+            let mut real = versions.filter(|(version, _)| !version.is_delete_marker).peekable();
+            left.objects += u64::from(real.peek().is_some());
+            for retention in real.filter_map(|(_, retention)| *retention) {
+                let until = retention.until.unix_seconds;
+                if until > now.secs && left.locked_until_secs.is_none_or(|latest| latest < until) {
+                    left.locked_until_secs = Some(until);
+                    left.is_final = retention.mode == LockMode::Compliance;
+                }
+            }
+        }
+        left
+    }
+}
+
+/// What a store still has of some objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Of how many it has anything.
+    pub objects: u64,
+    /// When the last of the locks on them ends, seconds since 1970 by the store's clock; none if none is locked.
+    pub locked_until_secs: Option<i64>,
+    /// That lock is in compliance mode.
+    pub is_final: bool,
 }
 
 /// Both at once: the earlier end, and the weaker mode.

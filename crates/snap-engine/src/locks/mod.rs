@@ -13,6 +13,6 @@ mod hold;
 mod lost;
 mod needs;
 
-pub use hold::{Extension, Hold, LockAim, Locks, SnapshotLock, Weakness, extend_locks};
+pub use hold::{Extension, Hold, Left, LockAim, Locks, SnapshotLock, Weakness, extend_locks};
 pub use lost::{LostSnapshots, StoredSnapshots};
 pub use needs::Needs;

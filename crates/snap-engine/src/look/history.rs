@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use snap_format::{BlobId, BlobKind, BranchEntry, Node, NodeKind, TreeBlob, limits};
 use snap_repo::{
-    BlobReader, Cache, DomainKeys, Finding, FindingCode, Index, RepoError, Repository, Snapshot,
+    BlobReader, Cache, DomainKeys, Finding, FindingCode, Index, OpenCopies, RepoError, Repository, Snapshot,
 };
 
 use crate::backup::tree_look::LocalTrees;
@@ -86,6 +86,14 @@ impl History {
                 self.domains.len() - 1
             }
         }
+    }
+
+    /// Reads what this copy cannot give from the first of the others that can. To be said before anything else.
+    #[must_use]
+    pub fn with_others(mut self, open: Box<OpenCopies>) -> Self {
+        let reader = Arc::into_inner(self.reader).expect("nothing reads yet");
+        self.reader = Arc::new(reader.with_others(open));
+        self
     }
 
     /// Takes trees from the local cache where it has them. For who wants most of all trees: if the store is far, what the

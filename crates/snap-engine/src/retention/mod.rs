@@ -212,13 +212,18 @@ impl Class {
 
 /// Decides for every candidate that is [`Standing::Open`] or [`Standing::Forgotten`], in groups sorted by dataset and host.
 pub fn judge(candidates: &[Candidate], policy: &Policy) -> Vec<Group> {
+    judge_by(candidates, |_| policy)
+}
+
+/// The same with a policy for each dataset.
+pub fn judge_by<'p>(candidates: &[Candidate], policy_of: impl Fn(&str) -> &'p Policy) -> Vec<Group> {
     let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
     for (at, candidate) in candidates.iter().enumerate() {
         groups.entry((&candidate.dataset, &candidate.host)).or_default().push(at);
     }
     groups
         .into_iter()
-        .map(|((dataset, host), members)| judge_group(candidates, members, policy, dataset, host))
+        .map(|((dataset, host), members)| judge_group(candidates, members, policy_of(dataset), dataset, host))
         .filter(|group| !group.verdicts.is_empty())
         .collect()
 }

@@ -111,8 +111,7 @@ impl Forger {
 
     /// A pack of blobs under whatever ids are claimed.
     pub fn pack(&self, kind: BlobKind, domain: &str, blobs: &[(BlobId, &[u8])]) -> (IndexedPack, Vec<u8>) {
-        let object = if kind == BlobKind::Data { ObjectKind::DataPack } else { ObjectKind::TreePack };
-        let head = Head { kind: object, epoch: self.epoch }.encode();
+        let head = self.pack_head(kind);
         let (key, entry) = self.run_key();
         let mut out = head.to_vec();
         let mut table = Vec::new();
@@ -130,6 +129,44 @@ impl Forger {
                 run_key: 0,
             });
         }
+        self.end_pack(kind, domain, entry, table, out)
+    }
+
+    /// A pack with one group of these blobs, under whatever ids are claimed.
+    pub fn group(&self, domain: &str, blobs: &[(BlobId, &[u8])]) -> (IndexedPack, Vec<u8>) {
+        let kind = BlobKind::Data;
+        let (key, run_key) = self.run_key();
+        let plain: Vec<u8> = blobs.iter().flat_map(|(_, plain)| *plain).copied().collect();
+        let plain_len = plain.len() as u32;
+        let ad = [&self.repository.0[..], &[kind.code()], &[0; 32], &[2], &plain_len.to_le_bytes()].concat();
+        let mut out = self.pack_head(kind).to_vec();
+        key.seal_into(&ad, &plain, &mut out).unwrap();
+        let entry = |(at, (id, plain)): (usize, &(BlobId, &[u8]))| BlobEntry {
+            id: *id,
+            stored_len: if at == 0 { plain_len + 40 } else { 0 },
+            plain_len: plain.len() as u32,
+            codec: Codec::Raw,
+            grouped: true,
+            run_key: 0,
+        };
+        let table = blobs.iter().enumerate().map(entry).collect();
+        self.end_pack(kind, domain, run_key, table, out)
+    }
+
+    fn pack_head(&self, kind: BlobKind) -> [u8; snap_format::HEAD_LEN] {
+        let object = if kind == BlobKind::Data { ObjectKind::DataPack } else { ObjectKind::TreePack };
+        Head { kind: object, epoch: self.epoch }.encode()
+    }
+
+    fn end_pack(
+        &self,
+        kind: BlobKind,
+        domain: &str,
+        entry: RunKeyEntry,
+        table: Vec<BlobEntry>,
+        mut out: Vec<u8>,
+    ) -> (IndexedPack, Vec<u8>) {
+        let head = self.pack_head(kind);
         let header = PackHeader {
             domain: domain.to_owned(),
             run_keys: vec![entry],

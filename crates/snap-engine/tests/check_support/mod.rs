@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs)] // each test uses a part of it
 
 pub mod forger;
+pub mod meanwhile;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

@@ -2,7 +2,9 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
 
 pub mod compare;
+pub mod life;
 pub mod odd;
+pub mod scene;
 pub mod stores;
 
 use std::path::{Path, PathBuf};

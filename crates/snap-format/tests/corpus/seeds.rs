@@ -3,8 +3,8 @@
 use snap_format::{
     BlobEntry, BlobId, BlobKind, Body, BranchEntry, Bundle, BundledSnapshot, Codec, Config, Content,
     Envelope, Epoch, EpochId, EpochKeys, Head, IndexObject, IndexedPack, Inner, KdfParams, Link, Mark, Node,
-    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, RepoId, Role,
-    RunKeyEntry, Slot, SlotDetails, SlotId, SlotKind, SnapshotBundle, Summary, Time, TreeBlob, Xattr,
+    NodeKind, ObjectId, ObjectKind, ObjectMetadata, PackHeader, Pin, Record, RecordBody, Replacement, RepoId,
+    Role, RunKeyEntry, Slot, SlotDetails, SlotId, SlotKind, SnapshotBundle, Summary, Time, TreeBlob, Xattr,
     encode_key_file, encode_recovery_key,
 };
 
@@ -476,6 +476,15 @@ fn records(seeds: &mut Seeds) {
     seeds.add("record", "valid-unpin", typed(RecordBody::Unpin(ids.to_vec())));
     seeds.add("record", "valid-tag", typed(RecordBody::Tag(ids.to_vec(), vec!["a".into(), String::new()])));
     seeds.add("record", "valid-tag-none", typed(RecordBody::Tag(ids.to_vec(), vec![])));
+    let pair = |stored_secs| Replacement { old: ids[0], new: ids[1], slot: SlotId([3; 16]), stored_secs };
+    let replace = |pairs, reason: &str| typed(RecordBody::Replace(pairs, reason.into()));
+    seeds.add("record", "valid-replace", replace(vec![pair(Some(-5)), pair(None)], "erased"));
+    seeds.add("record", "valid-replace-without-reason", replace(vec![pair(None)], ""));
+    seeds.add(
+        "record",
+        "valid-replace-of-something-else",
+        record("replace", map(&[(0, array(&[bytes(&[1; 32])]))])).encode(),
+    );
     seeds.add("record", "valid-unknown-type", record("", map(&[])).encode());
     seeds.add("record", "refused-body-that-is-no-map", record("check", uint(1)).encode());
 

@@ -383,13 +383,8 @@ impl Index {
 
     /// Every place of a blob of `domain`, the preferred one first.
     pub fn locate_all(&self, domain: &str, id: &BlobId) -> Vec<Located> {
-        let mut places = Vec::new();
-        self.find(domain, id, |place| {
-            places.push(place);
-            false
-        });
-        let mut all: Vec<Located> = Vec::with_capacity(places.len());
-        for located in places.iter().filter_map(|place| self.located(place)) {
+        let mut all: Vec<Located> = Vec::new();
+        for located in self.claims(domain, id) {
             let is_same =
                 |other: &Located| (other.pack_id, other.offset) == (located.pack_id, located.offset);
             // Two index objects may say the same, and two that differ stand side by side.
@@ -401,6 +396,16 @@ impl Index {
             }
         }
         all
+    }
+
+    /// The places of a blob as each description of a pack gives them: what two say that differ elsewhere is there twice.
+    pub fn claims(&self, domain: &str, id: &BlobId) -> Vec<Located> {
+        let mut places = Vec::new();
+        self.find(domain, id, |place| {
+            places.push(place);
+            false
+        });
+        places.iter().filter_map(|place| self.located(place)).collect()
     }
 
     /// The preferred place of a blob.

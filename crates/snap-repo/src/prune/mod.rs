@@ -63,6 +63,9 @@ pub struct PruneOptions {
     pub without: HashSet<ObjectId>,
     /// Pass over snapshots and index objects that are whole and signed by nobody who may: nothing of them counts.
     pub pass_over_forged: bool,
+    /// Take away these packs, which are known to be damaged, and nothing else; at once, since nobody can rely on them. What is
+    /// needed of them must lie elsewhere by now.
+    pub damaged: HashSet<ObjectId>,
     /// The time now, for the mark. Nothing relies on it.
     pub time: Time,
     /// Size at which a new pack is finished, bytes.
@@ -81,6 +84,7 @@ impl PruneOptions {
             dry_run: false,
             without: HashSet::new(),
             pass_over_forged: false,
+            damaged: HashSet::new(),
             time,
             pack_target: limits::PACK_TARGET,
             sabotage: Sabotage::None,

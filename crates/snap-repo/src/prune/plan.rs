@@ -125,6 +125,9 @@ pub(super) fn choose(
     options: &PruneOptions,
     is_old: impl Fn(&Listed) -> bool,
 ) -> Choice {
+    if !options.damaged.is_empty() {
+        return choose_damaged(inventory, &options.damaged);
+    }
     let mut choice = Choice::default();
     let is_candidate = |pack: &&Pack| inventory.there.contains_key(&pack.id) && !marks.names(&pack.id);
     let number = |id: &ObjectId| inventory.number(id).expect("the inventory has it");
@@ -170,6 +173,21 @@ pub(super) fn choose(
             .filter(|(id, listed)| !inventory.is_named(id) && !marks.names(id) && is_old(listed))
             .map(|(id, listed)| (*id, listed.size)),
     );
+    choice.orphans.sort_unstable();
+    choice
+}
+
+/// Chooses these, in which nothing counts as stored, marked or not: whoever found them damaged has marked them.
+fn choose_damaged(inventory: &Inventory, damaged: &HashSet<ObjectId>) -> Choice {
+    let mut choice = Choice::default();
+    for id in damaged {
+        match (inventory.number(id), inventory.there.get(id)) {
+            (Some(number), Some(_)) => choice.dead.push(number),
+            (None, Some(listed)) => choice.orphans.push((*id, listed.size)),
+            (_, None) => {}
+        }
+    }
+    choice.dead.sort_unstable();
     choice.orphans.sort_unstable();
     choice
 }

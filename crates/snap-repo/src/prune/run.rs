@@ -92,9 +92,13 @@ impl<'a, W: Walk> Run<'a, W> {
         let mut report = PruneReport::default();
         let snapshots = read_snapshots(repository, options, &mut report)?;
         let mut inventory = Inventory::read(repository, options.pass_over_forged).map_err(refuse)?;
-        inventory.bad = bad.iter().map(|(pack, _)| *pack).collect();
+        inventory.bad = bad.iter().map(|(pack, _)| *pack).chain(options.damaged.iter().copied()).collect();
         report.notes.extend(bad.iter().map(|(_, finding)| finding.clone()));
         let (first_marks, live) = (marks.clone(), LiveSet::default());
+        if !options.damaged.is_empty() {
+            // What is to replace a damaged pack cannot be moved from there: it must lie where nobody is about to delete it.
+            inventory.bad.extend(marks.packs());
+        }
         Ok(Self { repository, options, walk, first_marks, marks, snapshots, inventory, live, report })
     }
 
@@ -206,7 +210,11 @@ impl<'a, W: Walk> Run<'a, W> {
         let mut choice = choose(&self.inventory, &self.marks, self.options, is_old);
         // That nothing of a pack is needed was said by somebody who may not know: the pack itself decides (F19).
         let mut doubtful = Vec::new();
-        for number in choice.named().filter(|number| !self.inventory.packs[*number as usize].vouched) {
+        let is_doubtful = |number: &u32| {
+            let pack = &self.inventory.packs[*number as usize];
+            !pack.vouched && !self.options.damaged.contains(&pack.id)
+        };
+        for number in choice.named().filter(is_doubtful) {
             let pack = &self.inventory.packs[number as usize];
             match self.repository.read_pack_header(pack.id, pack.size) {
                 Ok((_, truth)) if crate::pack_digest(&truth) == pack.digest => {}
@@ -330,6 +338,9 @@ impl<'a, W: Walk> Run<'a, W> {
         let is_index_same =
             !self.inventory.refresh(self.options.pass_over_forged, &own_index).map_err(refuse)?;
         is_same &= is_index_same;
+        if self.takes_damaged() {
+            self.inventory.bad.extend(self.marks.packs());
+        }
         let from = self.snapshots.len();
         self.snapshots.append(&mut new);
         if from < self.snapshots.len() {
@@ -340,8 +351,17 @@ impl<'a, W: Walk> Run<'a, W> {
         Ok(is_same)
     }
 
+    /// Whether this run takes damaged packs away and nothing else.
+    fn takes_damaged(&self) -> bool {
+        !self.options.damaged.is_empty()
+    }
+
     /// The marked packs whose grace has passed, of marks that were there when this run began or are its own.
     fn ripe(&self, own: &HashSet<ObjectId>) -> HashSet<ObjectId> {
+        if self.takes_damaged() {
+            let objects = own.iter().filter_map(|id| self.marks.objects.get(id)?.mark.as_ref());
+            return objects.flat_map(|(_, packs)| packs.iter().copied()).collect();
+        }
         let times = own.iter().filter_map(|id| self.marks.objects.get(id)?.stored);
         let now = times.max();
         self.ripe_of(now, |id| own.contains(id) || self.first_marks.objects.contains_key(id))
@@ -350,6 +370,9 @@ impl<'a, W: Walk> Run<'a, W> {
     /// As [`Run::ripe`] when the store's time is not known yet: with the clock of this machine, a mark too many is written
     /// or a deletion put off if it is wrong.
     fn probably_ripe(&self) -> HashSet<ObjectId> {
+        if self.takes_damaged() {
+            return HashSet::new();
+        }
         let time = self.newest_time().max(Some(now(self.options)));
         self.ripe_of(time, |id| self.first_marks.objects.contains_key(id))
     }
@@ -407,7 +430,7 @@ impl<'a, W: Walk> Run<'a, W> {
 
     /// Puts old snapshots into few objects (F30), if there are many.
     fn bundle_snapshots(&mut self) -> Result<(), Stop<W::Error>> {
-        let Some(newest) = self.newest_time() else { return Ok(()) };
+        let Some(newest) = self.newest_time().filter(|_| !self.takes_damaged()) else { return Ok(()) };
         let stored_before_secs = newest.unix_seconds - BUNDLED_AFTER_SECS;
         let is_old = |snapshot: &&Snapshot| {
             snapshot.stored.is_some_and(|stored| stored.unix_seconds < stored_before_secs)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use snap_backend::Bytes;
 use snap_format::{BlobId, Body, Details, Envelope, ObjectId, ObjectKind, Summary, Time};
 
 use super::looks::Sabotage;
@@ -54,11 +55,33 @@ impl IndexFlushed {
     /// Puts the snapshot and looks once more. Only then is it a success: in every copy that has not failed until then, the
     /// same bytes.
     pub fn commit(self, new: NewSnapshot) -> Result<ObjectId> {
+        let (id, bytes) = self.seal_snapshot(new, None)?;
+        self.put_snapshots(&[(id, bytes)])?;
+        Ok(id)
+    }
+
+    /// The same of snapshots that stand in place of others: `announce` hears their ids before the first of them is there. They
+    /// keep what of the old ones a [`NewSnapshot`] does not say. Owners only.
+    pub fn commit_replacements(
+        self,
+        new: Vec<(NewSnapshot, &Envelope)>,
+        announce: impl FnOnce(&[ObjectId]) -> Result<()>,
+    ) -> Result<Vec<ObjectId>> {
+        self.writer.members.keyring().require_owner("writing snapshots anew")?;
+        let sealed: Vec<_> =
+            new.into_iter().map(|(new, old)| self.seal_snapshot(new, Some(old))).collect::<Result<_>>()?;
+        let ids: Vec<ObjectId> = sealed.iter().map(|(id, _)| *id).collect();
+        announce(&ids)?;
+        self.put_snapshots(&sealed)?;
+        Ok(ids)
+    }
+
+    fn seal_snapshot(&self, new: NewSnapshot, old: Option<&Envelope>) -> Result<(ObjectId, Bytes)> {
         let writer = &self.writer;
-        let members = &writer.members;
+        let keyring = writer.members.keyring();
         let mut body = Vec::new();
         let plain = Body { root: new.root, paths: new.paths, details: new.details }.encode();
-        writer.run.0.seal_into(&body_ad(members.keyring().repository), &plain, &mut body)?;
+        writer.run.0.seal_into(&body_ad(keyring.repository), &plain, &mut body)?;
         let envelope = Envelope {
             time: new.time,
             dataset: new.dataset,
@@ -70,26 +93,32 @@ impl IndexFlushed {
             summary: new.summary,
             run_key: writer.run.1,
             body,
-            set: None,
-            log_segments: Vec::new(),
+            set: old.and_then(|old| old.set),
+            log_segments: old.map(|old| old.log_segments.clone()).unwrap_or_default(),
         };
-        let bytes: snap_backend::Bytes =
-            seal_box(members.keyring(), ObjectKind::Snapshot, &envelope.encode())?.into();
-        let id = ObjectId(snap_crypto::hash(&bytes));
-        let name = object_name(Area::Snapshots, &id);
-        members.each(members.living(), |_, member| {
-            member.repository.backend().put(&name, bytes.clone())?;
-            Ok(())
-        })?;
+        let bytes: Bytes = seal_box(keyring, ObjectKind::Snapshot, &envelope.encode())?.into();
+        Ok((ObjectId(snap_crypto::hash(&bytes)), bytes))
+    }
+
+    fn put_snapshots(&self, sealed: &[(ObjectId, Bytes)]) -> Result<()> {
+        let writer = &self.writer;
+        for (id, bytes) in sealed {
+            let name = object_name(Area::Snapshots, id);
+            writer.members.each(writer.members.living(), |_, member| {
+                member.repository.backend().put(&name, bytes.clone())?;
+                Ok(())
+            })?;
+        }
         // F27 d.
         if writer.options.sabotage != Sabotage::NoLastLook {
             writer.last_look()?;
         }
         if let Some(cache) = &writer.cache {
-            snapshot_cache::remember(writer.repository(), cache, &bytes);
+            let repository = writer.repository();
+            sealed.iter().for_each(|(_, bytes)| snapshot_cache::remember(repository, cache, bytes));
         }
         writer.settle();
-        Ok(id)
+        Ok(())
     }
 }
 

@@ -42,6 +42,7 @@ struct Ground<'a> {
     index: Index,
     there: Vec<(ObjectId, u64)>,
     marks: &'a Marks,
+    distrust: &'a HashSet<ObjectId>,
 }
 
 impl Ground<'_> {
@@ -50,7 +51,7 @@ impl Ground<'_> {
     }
 
     fn is_safe(&self, pack: &ObjectId) -> bool {
-        self.is_there(pack) && !self.marks.names(pack)
+        self.is_there(pack) && !self.marks.names(pack) && !self.distrust.contains(pack)
     }
 
     fn has_safe_place(&self, domain: &str, id: &BlobId) -> bool {
@@ -120,7 +121,7 @@ impl Writer {
         // the snapshot; one that was deleted before is not listed.
         let (index, _) = Index::load(&member.repository, member.cache.as_ref())?;
         let there = member.repository.list(Area::Packs)?;
-        let ground = Ground { index, there, marks: &standing.marks };
+        let ground = Ground { index, there, marks: &standing.marks, distrust: &self.options.distrust };
         let domain = &self.domain.name;
         let mut moves: HashMap<ObjectId, HashSet<BlobId>> = HashMap::new();
         let is_all_there = member.find_endangered(domain, &ground, &mut moves);

@@ -7,11 +7,12 @@ mod looks;
 mod members;
 mod sealed;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snap_crypto::SealKey;
-use snap_format::{BlobEntry, BlobId, BlobKind, RunKeyEntry, Time, limits};
+use snap_format::{BlobEntry, BlobId, BlobKind, ObjectId, RunKeyEntry, Time, limits};
 
 use self::adopt::{adopt, compare};
 pub use self::commit::{IndexFlushed, NewSnapshot};
@@ -20,7 +21,7 @@ pub(crate) use self::members::BLOBS_PER_INDEX;
 pub use self::members::Lagging;
 pub(crate) use self::members::{CopySet, Members};
 use self::members::{Member, Standing, Written};
-pub use self::sealed::SealedPack;
+pub use self::sealed::{SealedPack, Stored};
 use crate::index::Fresh;
 use crate::marks::Marks;
 use crate::pack::{Group, PackBuilder, seal_unit};
@@ -44,6 +45,8 @@ pub struct WriterOptions {
     pub now: Option<Time>,
     /// Chunks shorter than this may be sealed in groups, bytes; 0: each is sealed alone.
     pub group_below: usize,
+    /// Packs that are known to be damaged: what lies in them is not known.
+    pub distrust: HashSet<ObjectId>,
     /// Test-only.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -58,6 +61,7 @@ impl Default for WriterOptions {
             domain: None,
             now: None,
             group_below: Group::MEMBER_MAX,
+            distrust: HashSet::new(),
             sabotage: Sabotage::None,
         }
     }
@@ -168,6 +172,9 @@ impl Writer {
         let keyring = first.keyring();
         keyring.require_writer("backup")?;
         let domain = options.domain.as_deref().unwrap_or_else(|| keyring.own_domain());
+        if domain != keyring.own_domain() {
+            keyring.require_owner("writing in another domain")?;
+        }
         let domain = keyring.domain(domain).ok_or(RepoError::Role {
             verb: "backup",
             role: keyring.role(),
@@ -407,6 +414,9 @@ impl Member {
         // What is listed from here on must not have been listed before.
         repository.drop_listings();
         let (mut avoid, named) = compare(&index, &stored, marks.packs(), repository.keyring().own_domain());
+        for pack in index.packs().filter(|pack| options.distrust.contains(&pack.id)) {
+            avoid[pack.number as usize] = true;
+        }
         index.check()?;
         let written = Written::default();
         if !settled {

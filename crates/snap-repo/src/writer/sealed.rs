@@ -1,14 +1,14 @@
 //! Taking what another copy has sealed: bytes are moved, and never opened (F15).
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use snap_backend::Bytes;
 use snap_format::{BlobId, IndexedPack, ObjectId, PackHeader};
 
 use super::{IndexFlushed, Writer, lock};
 use crate::pack::parse_and_hash;
-use crate::{Area, RepoError, Repository, Result, object_name};
+use crate::{Area, Cache, RepoError, Repository, Result, object_name};
 
 /// A pack of another copy, whose bytes have the hash in its name and whose header is believed.
 pub struct SealedPack {
@@ -30,6 +30,11 @@ impl Repository {
 }
 
 impl SealedPack {
+    /// All of it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Its length, bytes.
     pub fn len(&self) -> u64 {
         self.bytes.len() as u64
@@ -83,10 +88,31 @@ impl Writer {
     }
 }
 
+/// What a run has stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// Packs.
+    pub packs: u64,
+    /// Bytes of packs and index.
+    pub stored_bytes: u64,
+}
+
 impl IndexFlushed {
-    /// Puts snapshots of another copy, byte for byte, and looks once more. Only then is it a success.
-    pub fn commit_sealed(self, snapshots: &[(ObjectId, Bytes)]) -> Result<()> {
+    /// What the run has stored.
+    pub fn stored(&self) -> Stored {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stats = self.stats();
+        Stored { packs: count(&stats.packs), stored_bytes: count(&stats.stored_bytes) }
+    }
+
+    /// Puts snapshots of another copy, byte for byte, and looks once more. Only then is it a success. Until then the cache has
+    /// their names ([`Repository::unsettled_snapshots`]).
+    pub fn commit_sealed(self, snapshots: &[(ObjectId, Bytes)]) -> Result<Stored> {
         let writer = &self.writer;
+        let (repository, cache) = (writer.repository(), writer.cache.as_ref());
+        let ids: HashSet<ObjectId> = snapshots.iter().map(|(id, _)| *id).collect();
+        let earlier = repository.unsettled_snapshots(cache);
+        repository.note_unsettled(cache, earlier.union(&ids));
         for (id, bytes) in snapshots {
             let name = object_name(Area::Snapshots, id);
             writer.members.each(writer.members.living(), |_, member| {
@@ -95,7 +121,31 @@ impl IndexFlushed {
             })?;
         }
         writer.last_look()?;
+        repository.note_unsettled(cache, earlier.difference(&ids));
         writer.settle();
-        Ok(())
+        Ok(self.stored())
+    }
+}
+
+fn unsettled_name(repository: &Repository) -> String {
+    format!("unsettled-{}", repository.copy_id())
+}
+
+impl Repository {
+    /// Snapshots that this machine has put here from another copy without coming to the last look: a prune may have taken
+    /// something from under them.
+    pub fn unsettled_snapshots(&self, cache: Option<&Cache>) -> HashSet<ObjectId> {
+        let bytes = cache.and_then(|cache| cache.read(&unsettled_name(self))).unwrap_or_default();
+        bytes.as_chunks::<32>().0.iter().map(|id| ObjectId(*id)).collect()
+    }
+
+    fn note_unsettled<'a>(&self, cache: Option<&Cache>, ids: impl Iterator<Item = &'a ObjectId>) {
+        let Some(cache) = cache else { return };
+        let bytes: Vec<u8> = ids.flat_map(|id| id.0).collect();
+        match bytes.is_empty() {
+            true => cache.remove(&unsettled_name(self)),
+            // What fails here costs a look at what is there.
+            false => drop(cache.write(&unsettled_name(self), &bytes)),
+        }
     }
 }
