@@ -36,6 +36,11 @@ fn a_file_in_use_is_backed_up_and_comes_back_under_another_name() {
     let facts = &snapshots.lines[0]["database"];
     assert_eq!((facts["kind"].as_str(), facts["facts"]["rows"].as_str()), (Some("sqlite"), Some("2")));
 
+    // What is known of the database outlives a snapshot that is written anew.
+    let erase = ["erase", "--path", "/app.db/schema.sql", "--reason", "a test", "--yes"];
+    lab.run("host", &erase).summary(0);
+    assert_eq!(lab.run("host", &["snapshots"]).lines[0]["database"], *facts);
+
     let missing = format!("sqlite://{}", lab.path("none.db").display());
     let ran = lab.run("host", &["backup", "--source", &missing]);
     assert!(ran.code == 1 && !lab.path("none.db").exists());
