@@ -104,7 +104,7 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     if sqlite::is_sqlite(uri) {
         let target = sqlite::path(uri)?;
         let restored = sqlite::restore(&stored, path, &target);
-        tell_rescued(app, &opened, &browser);
+        tell_rescued(app, &opened, browser.reader());
         let bytes = restored?;
         app.out.done(&format!("snapshot {} to {}", select::describe(&chosen.snapshot), target.display()));
         app.out.done(&format!("restored {}; {}", text::bytes(bytes), text::duration(began.elapsed())));
@@ -119,7 +119,7 @@ pub fn restore(app: &App, args: &RestoreArgs, uri: &str) -> Outcome {
     let settings = settings(app, uri)?;
     let note = |text: &str| app.out.note(text);
     let restored = postgres::restore(&stored, path, &settings, &options, &note);
-    tell_rescued(app, &opened, &browser);
+    tell_rescued(app, &opened, browser.reader());
     let report = restored?;
     app.out.done(&format!(
         "snapshot {} to {}, database {}",
