@@ -269,7 +269,7 @@ fn a_database_of_another_encoding_and_a_name_that_looks_like_something_else() {
     let again = "again = '\\\"";
     shop.restore("latest", again).summary(0);
     pretty_assert(&server.dump(name), &server.dump(again));
-    let described = "SELECT pg_encoding_to_char(encoding), datcollate, shobj_description(d.oid, 'pg_database'), s.setconfig \
+    let described = "SET client_encoding = 'UTF8'; SELECT pg_encoding_to_char(encoding), datcollate, shobj_description(d.oid, 'pg_database'), s.setconfig \
                      FROM pg_database d JOIN pg_db_role_setting s ON s.setdatabase = d.oid WHERE datname = current_database()";
     assert_eq!(server.run(name, described), server.run(again, described));
     assert!(server.run(again, described).starts_with("LATIN1|C|"));
