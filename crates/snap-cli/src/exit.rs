@@ -202,6 +202,9 @@ fn judge_engine(error: &EngineError) -> Verdict {
         EngineError::Command(_) => {
             (Exit::Failed, Some("run the command by itself to see why; the repository is as it was"))
         }
+        EngineError::Stream { .. } => {
+            (Exit::Failed, Some("the repository is as it was; mend that, then run it again"))
+        }
         EngineError::NoSnapshot(_) => (Exit::Failed, Some("`snap snapshots` lists what there is")),
         EngineError::Ambiguous { .. } => (Exit::Usage, Some("give more digits of the id")),
         EngineError::SeveralGroups { .. } => {

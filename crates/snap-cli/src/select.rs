@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use snap_backend::ErrorKind;
 use snap_engine::{EngineError, Selector, SnapshotFilter};
-use snap_format::{ObjectId, Time};
+use snap_format::{Details, ObjectId, Time};
 use snap_mount::ListSnapshots;
 use snap_repo::{Overlays, RepoError, Repository, Snapshot, SnapshotSet};
 
@@ -23,6 +23,8 @@ pub struct Snapshots {
     pub list: Vec<Snapshot>,
     /// Their source paths, where they were looked up and the role may know them.
     pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What is known of those that are databases, where paths are.
+    pub details: HashMap<ObjectId, Details>,
     /// What records say of them, where they were read.
     pub overlays: Overlays,
 }
@@ -35,6 +37,8 @@ pub struct Everything {
     pub meant: HashSet<ObjectId>,
     /// As in [`Snapshots`].
     pub paths: HashMap<ObjectId, Vec<Vec<u8>>>,
+    /// What is known of those that are databases, where paths are.
+    pub details: HashMap<ObjectId, Details>,
     /// What records say of them.
     pub overlays: Overlays,
 }
@@ -112,9 +116,9 @@ pub fn time_after(all: &[Snapshots], now: Time) -> Time {
 }
 
 fn meant(everything: Everything) -> Snapshots {
-    let Everything { mut all, meant, paths, overlays } = everything;
+    let Everything { mut all, meant, paths, details, overlays } = everything;
     all.retain(|snapshot| meant.contains(&snapshot.id));
-    Snapshots { list: all, paths, overlays }
+    Snapshots { list: all, paths, details, overlays }
 }
 
 /// Whether other copies are asked.
@@ -151,17 +155,20 @@ fn read(app: &App, opened: &Opened, filter: &FilterArgs, wants: Wants) -> Result
     if !set.findings.is_empty() && others == Others::ForWhatIsDamaged {
         fill_in(app, opened, &mut set);
     }
-    let mut paths: HashMap<ObjectId, Vec<Vec<u8>>> = HashMap::new();
+    let (mut paths, mut details) = (HashMap::<ObjectId, Vec<Vec<u8>>>::new(), HashMap::new());
     let looks = (with_paths || !filter.paths.is_empty()) && repository.keyring().can_read();
     if looks {
         let (bodies, findings) = repository.open_bodies(&set.snapshots)?;
         findings.iter().for_each(|finding| app.out.finding(finding));
-        paths = bodies.into_iter().map(|(id, body)| (id, body.paths)).collect();
+        for (id, body) in bodies {
+            paths.insert(id, body.paths);
+            details.extend(body.details.map(|details| (id, details)));
+        }
     }
     let known = |snapshot: &Snapshot| paths.get(&snapshot.id).map_or(&[][..], Vec::as_slice);
     let fits = |snapshot: &&Snapshot| filter.matches(snapshot, known(snapshot));
     let meant = set.snapshots.iter().filter(fits).map(|snapshot| snapshot.id).collect();
-    Ok(Everything { all: set.snapshots, meant, paths, overlays })
+    Ok(Everything { all: set.snapshots, meant, paths, details, overlays })
 }
 
 /// Adds the snapshots that another copy has and this one lacks, unless they were forgotten here.

@@ -85,6 +85,7 @@ fn back_up(repository: &Repository, blobs: u64, wanted: impl Fn(u64) -> bool) ->
         summary: Summary::default(),
         root,
         paths: Vec::new(),
+        details: None,
     };
     writer.finish().unwrap().commit(snapshot).unwrap()
 }

@@ -29,6 +29,14 @@ pub enum EngineError {
     /// The command whose output was to be backed up failed.
     #[error("the command failed: {0}; no snapshot was made")]
     Command(String),
+    /// An entry of a database, or the database itself.
+    #[error("cannot back up {what}; no snapshot was made")]
+    Stream {
+        /// Which.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
     /// No snapshot answers to the name.
     #[error("{0}")]
     NoSnapshot(String),

@@ -2,6 +2,7 @@
 //!
 //! - [`backup()`] takes [`BackupOptions`] and commits a snapshot.
 //! - [`restore()`] brings a snapshot, a directory or a file of it back, [`restore_guarded`] among newer things; [`browse`] looks without restoring, [`read_ahead`] gives contents in order.
+//!   [`SnapshotFiles`] gives them to whoever restores into something that is no file system.
 //! - [`backup_copies()`] does so in several copies at once, [`copy_snapshots()`] brings one up to date.
 //! - [`check()`] verifies a repository, [`check_keyless`] without any key; [`heal()`] brings back what is damaged.
 //! - [`ForgetPlan`] says what a [`retention::Policy`] keeps and drops, and drops it.
@@ -37,6 +38,7 @@ pub mod retention;
 pub mod rewrite;
 mod select;
 mod stats;
+mod stored;
 mod work;
 
 pub use backup::{BackupOptions, BackupReport, BackupSource, CommandStream, Lag, backup, backup_copies};
@@ -50,6 +52,7 @@ pub use prune::prune;
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, RestoreTarget, restore, restore_guarded};
 pub use select::{Selection, Selector, SnapshotFilter};
 pub use stats::{RepositoryStats, stats};
+pub use stored::SnapshotFiles;
 
 /// One word for the result of everything here.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;

@@ -67,6 +67,7 @@ impl Forgery {
             summary: Summary::default(),
             root,
             paths: vec![b"/".to_vec()],
+            details: None,
         };
         self.writer.finish().unwrap().commit(new).unwrap();
     }

@@ -61,6 +61,7 @@ fn take_out(repository: &Repository, path: &str, now: Time) -> snap_engine::Resu
             old,
             root: new.root,
             paths: body.paths,
+            details: body.details,
             tags: old.envelope.tags.clone(),
             summary: new.dropped.taken_from(&old.envelope.summary),
         })

@@ -45,7 +45,7 @@ pub use pack::{
     TRAILER_LEN, Unit, line_codec,
 };
 pub use record::{Mark, Pin, Record, RecordBody, Replacement};
-pub use snapshot::{Body, Envelope, Summary};
+pub use snapshot::{Body, Details, Envelope, Summary};
 pub use snapshot_bundle::{BundledSnapshot, SnapshotBundle};
 pub use text_keys::{decode_key_file, decode_recovery_key, encode_key_file, encode_recovery_key};
 pub use tree::{BranchEntry, LeafCutter, TreeBlob};

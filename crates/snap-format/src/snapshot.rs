@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use crate::cbor::{self, Dec, Enc};
 use crate::{BlobId, FormatError, ObjectId, RUN_KEY_ENTRY_LEN, RunKeyEntry, Time};
 
@@ -39,6 +41,17 @@ pub struct Body {
     pub root: BlobId,
     /// Absolute source paths.
     pub paths: Vec<Vec<u8>>,
+    /// What was backed up, if it was no file system.
+    pub details: Option<Details>,
+}
+
+/// What a snapshot knows of a database beyond its tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Details {
+    /// `postgresql`, `sqlite`, ….
+    pub kind: String,
+    /// What was true at the moment of the snapshot, by name: the position in the log, counts.
+    pub facts: BTreeMap<String, String>,
 }
 
 macro_rules! summary {
@@ -177,28 +190,71 @@ impl Body {
     /// The plaintext of [`Envelope::body`].
     pub fn encode(&self) -> Vec<u8> {
         let mut enc = Enc::new();
-        enc.map(2).uint(0).bytes(&self.root.0).uint(1).array(self.paths.len());
+        enc.map(2 + usize::from(self.details.is_some()));
+        enc.uint(0).bytes(&self.root.0).uint(1).array(self.paths.len());
         self.paths.iter().for_each(|path| {
             enc.bytes(path);
         });
+        if let Some(details) = &self.details {
+            details.put(enc.uint(2));
+        }
         enc.finish()
     }
 
     /// Reads it.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (mut root, mut paths) = (None, None);
+        let (mut root, mut paths, mut details) = (None, None, None);
         let mut dec = cbor::open(bytes, "snapshot body")?;
         dec.map(|dec, key| {
             match key {
                 0 => root = Some(BlobId(dec.fixed()?)),
                 1 => paths = Some(dec.array(|dec| Ok(dec.bytes()?.to_vec()))?),
-                2 => drop(dec.skip_map()?), // details of a database: not read yet
+                2 => details = Some(Details::take(dec)?),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        Ok(Self { root: dec.required(root)?, paths: dec.required(paths)? })
+        Ok(Self { root: dec.required(root)?, paths: dec.required(paths)?, details })
     }
+}
+
+impl Details {
+    fn put(&self, enc: &mut Enc) {
+        enc.map(1 + usize::from(!self.facts.is_empty())).uint(0).text(&self.kind);
+        if !self.facts.is_empty() {
+            enc.uint(1).array(self.facts.len());
+            for (name, value) in &self.facts {
+                enc.array(2).text(name).text(value);
+            }
+        }
+    }
+
+    fn take(dec: &mut Dec<'_>) -> Result<Self, FormatError> {
+        let (mut kind, mut facts) = (None, BTreeMap::new());
+        dec.map(|dec, key| {
+            match key {
+                0 => kind = Some(dec.text()?.to_owned()),
+                1 => facts = take_facts(dec)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Self { kind: dec.required(kind)?, facts })
+    }
+}
+
+/// Pairs whose names ascend.
+fn take_facts(dec: &mut Dec<'_>) -> Result<BTreeMap<String, String>, FormatError> {
+    let pairs = dec.array(|dec| {
+        let pair = dec.array(|dec| Ok(dec.text()?.to_owned()))?;
+        <[String; 2]>::try_from(pair).map_err(|_| dec.error("a fact that is no name and value"))
+    })?;
+    let count = pairs.len();
+    let facts: BTreeMap<_, _> = pairs.into_iter().map(|[name, value]| (name, value)).collect();
+    if facts.len() != count {
+        return Err(dec.error("a fact that stands there twice"));
+    }
+    Ok(facts)
 }
 
 pub(crate) fn put_texts(enc: &mut Enc, key: u64, texts: &[String]) {
@@ -246,7 +302,11 @@ mod tests {
             ..full
         };
         assert_eq!(Envelope::decode(&bare.encode()), Ok(bare));
-        let body = Body { root: BlobId([7; 32]), paths: vec![b"/srv/\xff".to_vec()] };
-        assert_eq!(Body::decode(&body.encode()), Ok(body));
+        let body = Body { root: BlobId([7; 32]), paths: vec![b"/srv/\xff".to_vec()], details: None };
+        assert_eq!(Body::decode(&body.encode()), Ok(body.clone()));
+        let facts = [("position", "0/16B3748"), ("server", "15.8")];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let of_database = Body { details: Some(Details { kind: "postgresql".into(), facts }), ..body };
+        assert_eq!(Body::decode(&of_database.encode()), Ok(of_database));
     }
 }

@@ -339,7 +339,7 @@ proptest! {
 
     #[test]
     fn bodies(root in blob_id(), paths in vec(bytes(30), 0..4)) {
-        let body = Body { root, paths };
+        let body = Body { root, paths, details: None };
         prop_assert_eq!(Body::decode(&body.encode()), Ok(body));
     }
 

@@ -40,6 +40,7 @@ mod patterns;
 mod selection;
 mod source;
 mod stat;
+mod streams;
 mod tar;
 mod target;
 
@@ -52,6 +53,7 @@ pub use names::Names;
 pub use selection::{Doomed, Selection};
 pub use source::{Located, Residency, SourceDir, SourceFile};
 pub use stat::{Entry, FileType, Stat};
+pub use streams::{EntryStream, StoredFile, StoredFiles, StreamSource};
 pub use tar::{TarError, TarWriter};
 pub use target::{TargetDir, TargetFile};
 

@@ -107,6 +107,7 @@ impl Life {
                 summary: Summary::default(),
                 root,
                 paths: vec![b"/source".to_vec()],
+                details: None,
             };
             previous = Some(flushed.commit(new).expect("room on the disk"));
         }

@@ -14,7 +14,8 @@ Examples:
   snap backup . --exclude-caches --one-file-system --skip-if-unchanged
   pg_dump shop | snap backup --stdin shop.sql
   snap backup --command shop.sql --dataset shop -- pg_dump shop
-  find . -name '*.pdf' -print0 | snap backup --files-from0 -";
+  find . -name '*.pdf' -print0 | snap backup --files-from0 -
+  snap backup --source postgres://postgres@/shop --dataset shop";
 
 /// What `backup` takes.
 #[derive(Debug, Args)]
@@ -36,6 +37,10 @@ pub struct BackupArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from", "files_from0", "as_path"])]
     pub command: Option<String>,
 
+    /// Back up a database, such as postgres://user@host:port/database.
+    #[arg(long, value_name = "URI", conflicts_with_all = ["stdin", "command", "paths", "argv", "files_from", "files_from0", "as_path"])]
+    pub source: Option<String>,
+
     /// Also back up the paths in this file, one a line; empty lines and # comments are skipped; - for standard input.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub files_from: Vec<PathBuf>,
@@ -44,7 +49,7 @@ pub struct BackupArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub files_from0: Vec<PathBuf>,
 
-    /// Name of what is protected [default: files, or the name given to --stdin or --command].
+    /// Name of what is protected [default: files, or the name of the database or the one given to --stdin or --command].
     #[arg(long, value_name = "NAME", value_parser = values::dataset, help_heading = "Snapshot")]
     pub dataset: Option<String>,
 

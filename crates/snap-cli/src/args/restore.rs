@@ -11,6 +11,8 @@ const AFTER_HELP: &str = "\
 of /srv/app into X; of a file, the file. `--target /` restores in place, `--target -` writes a tar. In a bucket files become
 objects, with time, mode and owner as metadata; links and what else it cannot hold are named and left out.
 Only what differs is fetched and written: run it again after an interruption.
+A database, /DB, a schema, /DB/tables/SCHEMA, or a table, /DB/tables/SCHEMA/TABLE.copy, goes into postgres://…/NEW, a database that is
+made if it is not there and must be empty, or not have those tables.
 
 What was modified after the snapshot is not overwritten unless --overwrite or --delete is given: nothing is touched then.
 What is overwritten or deleted is saved first, in a snapshot with the tag before-restore, which can be restored like any
@@ -22,6 +24,7 @@ Examples:
   snap restore latest:/srv/app --target /srv/app --missing-only
   snap restore latest~1 --target / --include /etc/nginx
   snap restore latest:/srv/uploads --target 's3://shop-uploads?region=eu-central-1' --missing-only
+  snap restore latest:/shop --target postgres://postgres@/shop_again
   snap restore latest:/srv/app --target - | ssh web2 tar -x -C /srv/app";
 
 /// What `restore` takes.
@@ -32,7 +35,7 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT[:PATH]", value_parser = values::snapshot_path())]
     pub snapshot: SnapshotPath,
 
-    /// Directory to restore into, made if missing; or the URI of a bucket; - writes a tar to standard output.
+    /// Directory to restore into, made if missing; or the URI of a bucket or database; - writes a tar to standard output.
     #[arg(long, value_name = "DIR|URI|-", value_hint = ValueHint::DirPath)]
     pub target: PathBuf,
 
@@ -100,14 +103,14 @@ pub struct RestoreArgs {
 }
 
 impl RestoreArgs {
+    /// The target, if it is a URI and no directory.
+    pub fn target_uri(&self) -> Option<&str> {
+        self.target.to_str().filter(|target| target.contains("://"))
+    }
+
     /// Whether a tar goes to standard output.
     pub fn is_tar(&self) -> bool {
         self.target.as_os_str() == "-"
-    }
-
-    /// The URI, if it is none of a directory.
-    pub fn bucket(&self) -> Option<&str> {
-        self.target.to_str().filter(|target| target.contains("://"))
     }
 
     /// Whether somebody said what becomes of what is there.

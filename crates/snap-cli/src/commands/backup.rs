@@ -9,6 +9,7 @@ use snap_engine::{BackupOptions, BackupReport, BackupSource, backup_copies};
 use snap_ops::{Config, DatasetSource, did_you_mean};
 use snap_source::FilterOptions;
 
+use super::database;
 use super::init::{fields, tell_created};
 use super::stream::{CommandOutput, Stdin, refuse_no_command};
 use super::{Done, Outcome};
@@ -36,7 +37,7 @@ pub fn run(app: &App, mut args: BackupArgs) -> Outcome {
         warn_of_same_disk(app, copies.first(), &paths);
     }
     let time = system::now();
-    let (dataset, host) = (dataset(&args), args.host.clone().unwrap_or_else(system::host_name));
+    let (dataset, host) = (dataset(app, &args), args.host.clone().unwrap_or_else(system::host_name));
     let dry_run = args.dry_run;
     let options = BackupOptions {
         dataset: dataset.clone(),
@@ -99,7 +100,7 @@ fn adopt_outer_flags(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
 fn adopt_configured(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
     let Some(name) = &args.dataset else { return Ok(()) };
     let Some(config) = app.config()? else { return Ok(()) };
-    let is_stream = args.stdin.is_some() || args.command.is_some();
+    let is_stream = args.stdin.is_some() || args.command.is_some() || args.source.is_some();
     let lists = args.files_from.len() + args.files_from0.len();
     let names_nothing = args.paths.is_empty() && args.argv.is_empty() && lists == 0 && !is_stream;
     let Some(dataset) = config.dataset(name) else {
@@ -121,9 +122,15 @@ fn adopt_configured(app: &App, args: &mut BackupArgs) -> Result<(), Failure> {
     match &dataset.source {
         _ if !names_nothing => {}
         Some(DatasetSource::Paths(paths)) => args.paths.clone_from(paths),
+        Some(DatasetSource::Uri(uri)) if database::is_database(uri.expose()) => {
+            args.source = Some(uri.expose().to_owned());
+        }
         Some(DatasetSource::Uri(uri)) => {
             return Err(Failure::usage(format!("the source of {name}, {uri}, cannot be backed up yet"))
-                .hint("only files and directories can; for a dump: --command NAME -- …"));
+                .hint(format!(
+                    "only files and directories can, and {}; for a dump: --command NAME -- …",
+                    database::KINDS
+                )));
         }
         None => {
             return Err(Failure::usage(format!("the dataset {name} is configured without a source"))
@@ -153,6 +160,13 @@ fn validate(app: &App, args: &BackupArgs) -> Result<(), Failure> {
                 .hint("give one without a slash, such as shop.sql"));
         }
     }
+    if let Some(uri) = args.source.as_ref().filter(|uri| !database::is_database(uri)) {
+        let uri = snap_backend::redact(uri);
+        return Err(Failure::usage(format!("{uri} is no source that can be backed up")).hint(format!(
+            "--source takes {}; files and directories are named without it",
+            database::KINDS
+        )));
+    }
     if let Some(host) = &args.host
         && (host.is_empty() || host.chars().any(char::is_control))
     {
@@ -177,7 +191,7 @@ fn validate(app: &App, args: &BackupArgs) -> Result<(), Failure> {
 
 /// All paths that are given, wherever they stand.
 fn paths(args: &mut BackupArgs) -> Result<Vec<PathBuf>, Failure> {
-    if args.stdin.is_some() || args.command.is_some() {
+    if args.stdin.is_some() || args.command.is_some() || args.source.is_some() {
         if args.stdin.is_some() && !args.argv.is_empty() {
             return Err(Failure::usage("--stdin takes no command and no paths")
                 .hint("for a command: --command NAME -- …"));
@@ -250,10 +264,11 @@ fn warn_of_same_disk(app: &App, opened: &Opened, paths: &[PathBuf]) {
     }
 }
 
-fn dataset(args: &BackupArgs) -> String {
+fn dataset(app: &App, args: &BackupArgs) -> String {
     let of_stream =
         || args.stdin.as_ref().or(args.command.as_ref()).map(|name| values::dataset_of_stream(name));
-    args.dataset.clone().or_else(of_stream).unwrap_or_else(|| "files".to_owned())
+    let of_database = || database::dataset(app, args.source.as_ref()?);
+    args.dataset.clone().or_else(of_stream).or_else(of_database).unwrap_or_else(|| "files".to_owned())
 }
 
 fn distinct(tags: &[String]) -> Vec<String> {
@@ -280,6 +295,9 @@ fn source(
             name,
             stream: Box::new(CommandOutput::start(&args.argv, &app.signals)?),
         });
+    }
+    if let Some(uri) = args.source {
+        return database::source(app, &uri);
     }
     if let Some(path) = paths.iter().find(|path| snap_mount::is_in_a_mount(path)) {
         return Err(Failure::usage(format!(

@@ -14,7 +14,7 @@ use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::DiffArgs;
 use crate::exit::Failure;
-use crate::render::{CliObserver, json, text};
+use crate::render::{CliObserver, json, rows, text};
 use crate::{repo, select};
 
 /// Larger files are not compared line by line.
@@ -113,6 +113,11 @@ fn show(app: &App, entry: &Differing<'_>, content: Option<Compared>) {
         let mut event = json::object(json!({ "event": "change" }));
         json::put_bytes(&mut event, "path", entry.path);
         event.insert("change".into(), entry.change.as_str().into());
+        for (name, node) in [("rows_before", entry.before), ("rows_after", entry.after)] {
+            if let Some(rows) = node.and_then(rows::rows) {
+                event.insert(name.into(), rows.into());
+            }
+        }
         match content {
             Some(Compared::Text(text)) => json::put_bytes(&mut event, "diff", &text),
             Some(Compared::Not(why)) => drop(event.insert("diff_left_out".into(), why.into())),
@@ -131,6 +136,7 @@ fn show(app: &App, entry: &Differing<'_>, content: Option<Compared>) {
     let mut line = format!("{mark}  ").into_bytes();
     line.extend_from_slice(&out.shown(entry.path));
     line.extend_from_slice(if is_dir { b"/" } else { b"" });
+    line.extend_from_slice(rows::change(entry.before, entry.after).as_bytes());
     match content {
         Some(Compared::Not(why)) => line.extend_from_slice(format!("  ({why})\n").as_bytes()),
         Some(Compared::Text(text)) => {

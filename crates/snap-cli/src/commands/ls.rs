@@ -11,7 +11,7 @@ use super::{Done, Outcome};
 use crate::app::App;
 use crate::args::{LsArgs, SortBy};
 use crate::exit::{Exit, Failure};
-use crate::render::{CliObserver, Sorted, json, text};
+use crate::render::{CliObserver, Sorted, json, rows, text};
 use crate::repo::{self, Opened};
 use crate::select;
 
@@ -195,6 +195,9 @@ impl Show<'_> {
         if let (NodeKind::Symlink { target }, true) = (&node.kind, self.is_long) {
             line.extend_from_slice(b" -> ");
             line.extend_from_slice(&out.shown(target));
+        }
+        if self.is_long {
+            line.extend_from_slice(rows::remark(node).as_bytes());
         }
         line.push(b'\n');
         line

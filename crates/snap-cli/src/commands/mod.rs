@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod config;
 mod copy;
+mod database;
 mod deleted;
 mod diff;
 mod erase;

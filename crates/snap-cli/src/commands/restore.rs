@@ -11,6 +11,7 @@ use snap_engine::{EngineError, RestoreOptions, RestoreReport, RestoreTarget, res
 use snap_source::{Names, OwnerMap};
 
 use super::cat::refuse_terminal;
+use super::database;
 use super::deleted::command_line;
 use super::estimate::{Estimate, remember};
 use super::ls::{browse, tell_rescued};
@@ -25,12 +26,15 @@ use crate::select::{self, Chosen};
 use crate::system;
 
 pub fn run(app: &App, args: &RestoreArgs) -> Outcome {
+    if let Some(uri) = args.target_uri().filter(|uri| database::is_database(uri)) {
+        return database::restore(app, args, uri);
+    }
     validate(app, args)?;
     let began = Instant::now();
     let opened = repo::open(app, repo::Purpose::Reading)?;
     opened.repository.keyring().require_reader("restore")?;
     let chosen = select::choose(app, &opened, &args.filter, &args.snapshot.snapshot)?;
-    let bucket = args.bucket().map(|uri| Place::of_uri(uri).bucket(app)).transpose()?;
+    let bucket = args.target_uri().map(|uri| Place::of_uri(uri).bucket(app)).transpose()?;
     settle_groups(app, args, bucket.as_ref(), &chosen)?;
     let browser = browse(app, &opened, &chosen.snapshot)?;
     let options = RestoreOptions {
@@ -94,7 +98,7 @@ fn validate(app: &App, args: &RestoreArgs) -> Result<(), Failure> {
     if args.target.as_os_str().is_empty() {
         return Err(Failure::usage("the target is empty").hint("--target . is the working directory"));
     }
-    match args.bucket() {
+    match args.target_uri() {
         Some(uri) if uri.starts_with("file://") => {
             Err(Failure::usage(format!("{uri} is a directory")).hint("name it as one, without file://"))
         }
@@ -226,7 +230,7 @@ fn summary(report: &RestoreReport) -> json::Object {
 
 fn tell(app: &App, args: &RestoreArgs, chosen: &Chosen, report: &RestoreReport, began: Instant) {
     let restored = if args.dry_run { "would restore" } else { "restored" };
-    let target = args.bucket().map_or_else(|| args.target.display().to_string(), snap_backend::redact);
+    let target = args.target_uri().map_or_else(|| args.target.display().to_string(), snap_backend::redact);
     app.out.done(&format!("snapshot {} to {target}", select::describe(&chosen.snapshot)));
     app.out.done(&format!(
         "{restored} {} ({} overwritten), {}; left as they are {}; deleted {}",
@@ -285,7 +289,7 @@ fn tell_kept(app: &App, args: &RestoreArgs, report: &RestoreReport) {
     let target = quote::word(args.target.as_os_str().as_encoded_bytes());
     match &report.kept {
         None => {}
-        Some(Kept::Dir(dir)) if args.bucket().is_some() => {
+        Some(Kept::Dir(dir)) if args.target_uri().is_some() => {
             app.out.done(&format!("what was overwritten or deleted is in {}", dir.display()));
         }
         Some(Kept::Dir(dir)) => app.out.done(&format!(

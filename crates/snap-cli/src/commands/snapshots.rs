@@ -22,6 +22,9 @@ pub fn run(app: &App, args: &SnapshotsArgs) -> Outcome {
         for snapshot in &snapshots.list {
             let pin = snapshots.overlays.pin(&snapshot.id, now);
             let mut event = event(snapshot, paths(&snapshots, snapshot), pin);
+            if let Some(details) = snapshots.details.get(&snapshot.id) {
+                event.insert("database".to_owned(), json!({ "kind": details.kind, "facts": details.facts }));
+            }
             if let Some(told) = &locks {
                 put_lock(&mut event, told, snapshot);
             }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use snap_format::{Node, NodeKind, ObjectId};
 use snap_repo::Finding;
 
-use super::text;
+use super::{rows, text};
 use crate::exit::Failure;
 
 /// An object under construction.
@@ -76,6 +76,7 @@ pub fn node(snapshot: &ObjectId, path: &[u8], node: &Node) -> Object {
     if let NodeKind::Symlink { target } = &node.kind {
         put_bytes(&mut out, "target", target);
     }
+    rows::put(&mut out, node);
     out
 }
 

@@ -6,6 +6,7 @@ mod observer;
 mod output;
 mod progress;
 pub mod quote;
+pub mod rows;
 mod sorted;
 pub mod text;
 

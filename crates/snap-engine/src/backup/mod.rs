@@ -9,6 +9,7 @@ mod plan;
 mod queue;
 mod run;
 mod stream;
+mod streams;
 mod tree_cache;
 mod tree_fetch;
 pub(crate) mod tree_look;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use snap_chunker::CutKey;
 use snap_format::{BlobId, Node, NodeKind, ObjectId, Summary, Time};
 use snap_repo::{Cache, Lagging, NewSnapshot, Repository, Scratch, Snapshot, Writer, WriterOptions};
-use snap_source::{Filter, FilterOptions, Names};
+use snap_source::{Filter, FilterOptions, Names, StreamSource};
 
 pub use self::copies::Lag;
 use self::copies::{Loaded, load_all};
@@ -56,6 +57,8 @@ pub enum BackupSource {
         /// The bytes.
         stream: Box<dyn CommandStream>,
     },
+    /// Streams that become files below the root: a database.
+    Streams(Arc<dyn StreamSource>),
 }
 
 /// The bytes of a stream, and whether they are all.
@@ -206,6 +209,7 @@ fn write_copies(
     context.progress.begin(Phase::Storing, total.files, total.source_bytes);
     start(&run, prepared.source, parent_root, options.time, options.level)?;
     let root = run.work(threads, parent_root)?;
+    let details = prepared.streams.as_deref().map(streams::finish).transpose()?;
     context.progress.begin(Phase::Finishing, 0, 0);
     let Run { writer, trees, counts, .. } = run;
     let flushed = writer.finish()?;
@@ -229,6 +233,7 @@ fn write_copies(
         summary,
         root,
         paths: prepared.paths,
+        details,
     })?;
     report.snapshot = Some(id);
     keep_trees(trees, id, root, context);
@@ -268,11 +273,14 @@ struct Prepared {
     filter: Filter,
     paths: Vec<Vec<u8>>,
     missing: Vec<Vec<u8>>,
+    /// To be asked at the end.
+    streams: Option<Arc<dyn StreamSource>>,
 }
 
 enum PreparedSource {
     Plan(Plan),
     Stream(String, Box<dyn CommandStream>),
+    Streams(Arc<dyn StreamSource>),
 }
 
 impl Prepared {
@@ -287,7 +295,7 @@ impl Prepared {
                 filter.roots = plan.paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
                 let (paths, missing) = (plan.paths.clone(), std::mem::take(&mut plan.missing));
                 let filter = Filter::new(filter).map_err(pattern)?;
-                Ok(Self { source: PreparedSource::Plan(plan), filter, paths, missing })
+                Ok(Self { source: PreparedSource::Plan(plan), filter, paths, missing, streams: None })
             }
             BackupSource::Stream { name, stream } => {
                 if !Node::name_is_safe(name.as_bytes()) {
@@ -295,7 +303,14 @@ impl Prepared {
                 }
                 let paths = vec![format!("/{name}").into_bytes()];
                 let filter = Filter::new(FilterOptions::default()).map_err(pattern)?;
-                Ok(Self { source: PreparedSource::Stream(name, stream), filter, paths, missing: Vec::new() })
+                let source = PreparedSource::Stream(name, stream);
+                Ok(Self { source, filter, paths, missing: Vec::new(), streams: None })
+            }
+            BackupSource::Streams(set) => {
+                let paths = streams::tops(&set.entries());
+                let filter = Filter::new(FilterOptions::default()).map_err(pattern)?;
+                let source = PreparedSource::Streams(Arc::clone(&set));
+                Ok(Self { source, filter, paths, missing: Vec::new(), streams: Some(set) })
             }
         }
     }
@@ -316,11 +331,12 @@ fn start(
         PreparedSource::Stream(name, stream) => {
             let top = DirState::new(b"/".to_vec(), None);
             top.expect(Expected::waiting(1), None);
-            let mut item = plan::stream_item(&name, time, snap_source::process_owner());
+            let mut item = plan::stream_item(name.as_bytes(), time, snap_source::process_owner());
             item.profile = plan::stream_profile(run, parent_root.as_ref(), &name, &mut worker);
             stream::start_stream(run, &top, item, stream);
             dir_state::listed(run, &top, &mut worker.scratch)
         }
+        PreparedSource::Streams(set) => streams::start(run, &set, parent_root, time, &mut worker),
     }
 }
 

@@ -225,7 +225,7 @@ fn start_entry(
 }
 
 /// The entry of a stream: an ordinary file of whoever runs this.
-pub(super) fn stream_item(name: &str, time: Time, owner: (u32, u32)) -> FileItem {
+pub(super) fn stream_item(name: &[u8], time: Time, owner: (u32, u32)) -> FileItem {
     let stat = Stat {
         kind: FileType::File,
         mode: 0o644,
@@ -240,7 +240,7 @@ pub(super) fn stream_item(name: &str, time: Time, owner: (u32, u32)) -> FileItem
         rdev: (0, 0),
         allocated_bytes: 0,
     };
-    FileItem { slot: 0, name: name.as_bytes().to_vec(), stored_as: None, stat, profile: None, is_new: true }
+    FileItem { slot: 0, name: name.to_vec(), stored_as: None, stat, profile: None, is_new: true }
 }
 
 /// The profile of the stream of the same name in the parent, so that it does not flip.

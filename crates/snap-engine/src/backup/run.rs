@@ -146,6 +146,19 @@ impl Run<'_> {
     }
 
     pub(super) fn count_file(&self, size: u64, change: FileChange) {
+        self.count(size, change);
+        if change == FileChange::Unchanged {
+            self.context.progress.add(1, size);
+        }
+    }
+
+    /// Of a stream all bytes were read, and shown, whatever it was before.
+    pub(super) fn count_stream(&self, size: u64, change: FileChange) {
+        self.count(size, change);
+        self.context.progress.add(1, 0);
+    }
+
+    fn count(&self, size: u64, change: FileChange) {
         bump(&self.counts.files);
         bump(match change {
             FileChange::New => &self.counts.files_new,
@@ -153,9 +166,6 @@ impl Run<'_> {
             FileChange::Unchanged => &self.counts.files_unchanged,
         });
         self.counts.source_bytes.fetch_add(size, Ordering::Relaxed);
-        if change == FileChange::Unchanged {
-            self.context.progress.add(1, size);
-        }
     }
 
     /// Extended attributes; what cannot be read is a note, since the content is worth more.

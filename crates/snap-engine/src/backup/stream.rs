@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snap_chunker::{Chunker, HEAD_LEN};
-use snap_format::{BlobId, BlobKind, Node, NodeKind};
+use snap_format::{BlobId, BlobKind, Node, NodeKind, Xattr};
 use snap_repo::Scratch;
 use snap_source::{Residency, SourceDir, SourceFile, Stat};
 
-use super::dir_state::{DirState, complete};
+use super::dir_state::{DirState, Outcome, complete};
 use super::files::{FileItem, is_unchanged, open};
 use super::queue::{SEGMENT, Segment};
 use super::run::{FileChange, Run, Worker};
@@ -24,24 +24,29 @@ const GROUP: usize = 512 << 10;
 const MAX_EXTENTS: usize = 4096;
 
 /// Bytes to be cut.
-trait ByteSource: Send {
+pub(super) trait ByteSource: Send {
     /// Fills the buffer as far as there are bytes; fewer only at the end.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// What is known once the end is reached.
     fn finish(&mut self) -> Ended;
+
+    /// What it means that a stream cannot be read: half of it must not look like a backup.
+    fn failed(&self, error: io::Error) -> EngineError {
+        EngineError::Command(format!("its output cannot be read: {error}"))
+    }
 }
 
 /// How reading ended.
-enum Ended {
+pub(super) enum Ended {
     File(Box<FileEnd>),
-    /// A stream of so many bytes.
-    Stream(u64),
-    /// The command behind it failed.
-    Failed(String),
+    /// A stream of so many bytes, and what is known of it.
+    Stream(u64, Vec<Xattr>),
+    /// What is behind it failed.
+    Failed(EngineError),
 }
 
-struct FileEnd {
+pub(super) struct FileEnd {
     size: u64,
     holes: Vec<(u64, u64)>,
     /// As it is now, and whether that differs from when it was opened.
@@ -63,6 +68,8 @@ struct Shared {
     /// Handle of the directory, to open the file again.
     reopen: Option<SourceDir>,
     item: FileItem,
+    /// The node of a stream in the parent snapshot.
+    before: Option<Box<Node>>,
     attempt: u32,
     profile: Mutex<u8>,
     ids: Mutex<Vec<BlobId>>,
@@ -106,7 +113,7 @@ fn start_attempt(
     let path = join(&dir.path, item.stored_name());
     match FileBytes::new(file) {
         Ok(bytes) => {
-            let shared = Shared::new(dir, Some(source.clone()), item, attempt);
+            let shared = Shared::new(dir, Some(source.clone()), item, None, attempt);
             run.queue.push_stream(StreamJob::new(Box::new(bytes), shared));
             Ok(())
         }
@@ -124,16 +131,34 @@ pub(super) fn start_stream(
     item: FileItem,
     stream: Box<dyn super::CommandStream>,
 ) {
-    let shared = Shared::new(dir, None, item, 1);
-    run.queue.push_stream(StreamJob::new(Box::new(StreamBytes { stream, read: 0 }), shared));
+    start_bytes(run, dir, item, None, Box::new(StreamBytes { stream, read: 0 }));
+}
+
+/// Puts bytes of unknown length on the queue, as the entry `item` of `dir`, which was `before` in the parent snapshot.
+pub(super) fn start_bytes(
+    run: &Run<'_>,
+    dir: &Arc<DirState>,
+    item: FileItem,
+    before: Option<Box<Node>>,
+    bytes: Box<dyn ByteSource>,
+) {
+    let shared = Shared::new(dir, None, item, before, 1);
+    run.queue.push_stream(StreamJob::new(bytes, shared));
 }
 
 impl Shared {
-    fn new(dir: &Arc<DirState>, reopen: Option<SourceDir>, item: FileItem, attempt: u32) -> Arc<Self> {
+    fn new(
+        dir: &Arc<DirState>,
+        reopen: Option<SourceDir>,
+        item: FileItem,
+        before: Option<Box<Node>>,
+        attempt: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
             dir: Arc::clone(dir),
             reopen,
             item,
+            before,
             attempt,
             profile: Mutex::new(1),
             ids: Mutex::default(),
@@ -155,20 +180,39 @@ impl Shared {
         let ids = std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner));
         match ended {
             Some(Ended::File(end)) => self.finish_file(run, *end, ids, scratch),
-            Some(Ended::Stream(size)) => {
-                let content = store_content(&run.writer, ids, &run.trees, scratch)?;
-                let profile = *self.profile.lock().unwrap_or_else(PoisonError::into_inner);
-                let kind = NodeKind::File { size, content, holes: Vec::new(), profile };
-                let mut node = Node::new(self.item.name.clone(), kind, self.item.stat.mtime);
-                node.mode = self.item.stat.mode;
-                (node.uid, node.gid) = (self.item.stat.uid, self.item.stat.gid);
-                run.count_file(size, FileChange::New);
-                complete(run, &self.dir, self.item.slot, Some(node), scratch)
-            }
-            Some(Ended::Failed(why)) => Err(EngineError::Command(why)),
+            Some(Ended::Stream(size, xattrs)) => self.finish_stream(run, size, xattrs, ids, scratch),
+            Some(Ended::Failed(error)) => Err(error),
             // It could not be read to its end: that was said and counted.
             None => complete(run, &self.dir, self.item.slot, None, scratch),
         }
+    }
+
+    fn finish_stream(
+        &self,
+        run: &Run<'_>,
+        size: u64,
+        xattrs: Vec<Xattr>,
+        ids: Vec<BlobId>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let content = store_content(&run.writer, ids, &run.trees, scratch)?;
+        let profile = *self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = NodeKind::File { size, content, holes: Vec::new(), profile };
+        let mut node = Node::new(self.item.name.clone(), kind, self.item.stat.mtime);
+        (node.mode, node.xattrs) = (self.item.stat.mode, xattrs);
+        (node.uid, node.gid) = (self.item.stat.uid, self.item.stat.gid);
+        // A stream has no times of its own: its bytes are as old as the first snapshot that had them.
+        let change = match &self.before {
+            None => FileChange::New,
+            Some(before) if before.kind == node.kind && before.xattrs == node.xattrs => {
+                node.mtime = before.mtime;
+                FileChange::Unchanged
+            }
+            Some(_) => FileChange::Changed,
+        };
+        run.count_stream(size, change);
+        run.context.done(&self.path(), change.word());
+        complete(run, &self.dir, self.item.slot, Outcome::Differs(node), scratch)
     }
 
     fn finish_file(
@@ -221,10 +265,7 @@ impl StreamJob {
         self.tail.clear();
         let read = match self.source.fill(&mut buffer[kept..]) {
             Ok(read) => read,
-            // Of a stream there is nothing else: half of it must not look like a backup.
-            Err(error) if self.shared.reopen.is_none() => {
-                return Err(EngineError::Command(format!("its output cannot be read: {error}")));
-            }
+            Err(error) if self.shared.reopen.is_none() => return Err(self.source.failed(error)),
             Err(error) => {
                 drop(segment);
                 run.unreadable(&self.shared.path(), &error);
@@ -399,8 +440,8 @@ impl ByteSource for StreamBytes {
 
     fn finish(&mut self) -> Ended {
         match self.stream.finish() {
-            Ok(()) => Ended::Stream(self.read),
-            Err(why) => Ended::Failed(why),
+            Ok(()) => Ended::Stream(self.read, Vec::new()),
+            Err(why) => Ended::Failed(EngineError::Command(why)),
         }
     }
 }

@@ -161,5 +161,6 @@ fn change<'a>(old: &'a Snapshot, body: Body, new: &Rewritten, erased: &[Vec<u8>]
     let mut paths = body.paths;
     paths.retain(|path| !erased.iter().any(|erased| is_within(path, erased)));
     let summary = new.dropped.taken_from(&old.envelope.summary);
-    Some(Change { old, root: new.root, paths, tags: old.envelope.tags.clone(), summary })
+    let (tags, details) = (old.envelope.tags.clone(), body.details);
+    Some(Change { old, root: new.root, paths, details, tags, summary })
 }

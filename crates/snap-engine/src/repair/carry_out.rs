@@ -307,7 +307,7 @@ fn change<'a>(old: &'a Snapshot, body: Body, new: &Rewritten) -> Option<Change<'
         tags.push(REPAIRED.to_owned());
     }
     let summary = old.envelope.summary;
-    Some(Change { old, root: new.root, paths: body.paths, tags, summary })
+    Some(Change { old, root: new.root, paths: body.paths, details: body.details, tags, summary })
 }
 
 /// Blobs that more than one whole pack holds.

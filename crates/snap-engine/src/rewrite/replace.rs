@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use snap_format::{BlobId, Body, ObjectId, Replacement, Summary, Time};
+use snap_format::{BlobId, Body, Details, ObjectId, Replacement, Summary, Time};
 use snap_repo::{
     BlobReader, Cache, Index, NewSnapshot, Overlays, RepoError, Repository, Snapshot, Writer, WriterOptions,
 };
@@ -104,6 +104,8 @@ pub struct Change<'a> {
     pub root: BlobId,
     /// Its source paths.
     pub paths: Vec<Vec<u8>>,
+    /// What is known of a database.
+    pub details: Option<Details>,
     /// Its tags.
     pub tags: Vec<String>,
     /// Its counters.
@@ -133,6 +135,7 @@ fn commit(
             summary: change.summary,
             root: change.root,
             paths: change.paths.clone(),
+            details: change.details.clone(),
         };
         (new, old)
     });

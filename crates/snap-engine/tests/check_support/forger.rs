@@ -212,7 +212,8 @@ impl Forger {
         let (key, run_key) = self.run_key();
         let mut body = Vec::new();
         let ad = [self.repository.0.as_slice(), b"snapshot body"].concat();
-        key.seal_into(&ad, &Body { root, paths: vec![b"/x".to_vec()] }.encode(), &mut body).unwrap();
+        key.seal_into(&ad, &Body { root, paths: vec![b"/x".to_vec()], details: None }.encode(), &mut body)
+            .unwrap();
         let mut envelope = Envelope {
             time: time(1000),
             dataset: "files".into(),

@@ -127,6 +127,7 @@ pub fn new_snapshot(root: BlobId, time: Time, previous: Option<ObjectId>) -> New
         summary: Summary::default(),
         root,
         paths: vec![b"/srv".to_vec()],
+        details: None,
     }
 }
 

@@ -440,7 +440,8 @@ fn snapshots(seeds: &mut Seeds) {
     let no_time = array(&[text("5"), bytes(b"x")]);
     seeds.add("snapshot_bundle", "refused-time-that-is-none", map(&[(0, array(&[no_time]))]));
 
-    let body = Body { root: BlobId([7; 32]), paths: vec![b"/srv/\xff".to_vec(), b"/".to_vec()] };
+    let body =
+        Body { root: BlobId([7; 32]), paths: vec![b"/srv/\xff".to_vec(), b"/".to_vec()], details: None };
     seeds.add("body", "valid", body.encode());
     seeds.add("body", "valid-stream", Body { paths: vec![], ..body }.encode());
     let details = [(0, bytes(&[7; 32])), (1, array(&[])), (2, map(&[(0, text("postgres"))]))];

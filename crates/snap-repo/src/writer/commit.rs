@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use snap_backend::Bytes;
-use snap_format::{BlobId, Body, Envelope, ObjectId, ObjectKind, Summary, Time};
+use snap_format::{BlobId, Body, Details, Envelope, ObjectId, ObjectKind, Summary, Time};
 
 use super::looks::Sabotage;
 use super::members::Member;
@@ -33,6 +33,7 @@ pub struct NewSnapshot {
     pub summary: Summary,
     pub root: BlobId,
     pub paths: Vec<Vec<u8>>,
+    pub details: Option<Details>,
 }
 
 impl IndexFlushed {
@@ -79,7 +80,7 @@ impl IndexFlushed {
         let writer = &self.writer;
         let keyring = writer.members.keyring();
         let mut body = Vec::new();
-        let plain = Body { root: new.root, paths: new.paths }.encode();
+        let plain = Body { root: new.root, paths: new.paths, details: new.details }.encode();
         writer.run.0.seal_into(&body_ad(keyring.repository), &plain, &mut body)?;
         let envelope = Envelope {
             time: new.time,

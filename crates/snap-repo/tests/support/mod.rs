@@ -86,6 +86,7 @@ pub fn new_snapshot(root: BlobId, secs: i64) -> NewSnapshot {
         summary: Summary::default(),
         root,
         paths: Vec::new(),
+        details: None,
     }
 }
 
