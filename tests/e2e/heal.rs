@@ -126,7 +126,7 @@ fn whatever_is_damaged_in_one_copy_comes_back_from_the_others() {
         damage();
         let found = three.run(&["check", "--read-data", "--copy", "disk"]);
         assert_ne!(found.code, 0, "{what}");
-        let healed = three.run(&["check", "--read-data", "--repair", "--copy", "disk"]);
+        let healed = three.run(&["check", "--repair", "--copy", "disk"]);
         assert_eq!(healed.code, 0, "{what}: {:?}\n{}", healed.lines, healed.stderr);
         assert!(healed.summary(0)["healed"].as_u64().unwrap() > 0, "{what}: {:?}", healed.lines);
         three.is_clean("disk");
@@ -185,10 +185,10 @@ fn what_no_copy_has_comes_back_from_files_that_are_what_they_were() {
     // Another file, and one that has changed, help nobody.
     let content = std::fs::read(&damaged).unwrap();
     std::fs::write(&damaged, noise(9, 1_500_000)).unwrap();
-    let left = lab.run("host", &["check", "--read-data", "--repair"]);
+    let left = lab.run("host", &["check", "--repair"]);
     assert_eq!((&left.summary(4)["lost"], &left.summary(4)["findings"]), (&1.into(), &1.into()));
     std::fs::write(&damaged, &content).unwrap();
-    let healed = lab.run("host", &["check", "--read-data", "--repair"]);
+    let healed = lab.run("host", &["check", "--repair"]);
     assert_eq!((&healed.summary(0)["file_blobs"], &healed.summary(0)["lost"]), (&1.into(), &0.into()));
     lab.run("host", &["check", "--read-data"]).summary(0);
     std::fs::remove_dir_all(&source).unwrap();

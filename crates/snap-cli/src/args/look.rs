@@ -136,7 +136,7 @@ Examples:
   snap check --read-data                        every stored byte
   snap check --read-data-subset 3/30            on the third day of the month
   snap check --read-data-subset 2%
-  snap check --read-data --repair               and bring back what is damaged
+  snap check --repair                           the same, and bring back what is damaged
   snap check --copy cloud --repair              in the copy that snap.toml calls cloud
   snap -r /mnt/disk/snap check --keyless        on the storage host, without any key
   snap check --immutable                        what could this machine's credentials destroy?")]
@@ -153,8 +153,8 @@ pub struct CheckArgs {
     #[arg(long)]
     pub keyless: bool,
 
-    /// Bring back what is damaged: from the other copies of snap.toml, or from files of this host that are still what they
-    /// were. Checks again afterwards; exit 4 if damage is left. Needs an owner's key.
+    /// Read every stored byte (or the subset), and bring back what is damaged: from the other copies of snap.toml, or from
+    /// files of this host that are still what they were. Checks again afterwards; exit 4 if damage is left. Needs an owner's key.
     #[arg(long, conflicts_with_all = ["keyless", "immutable"])]
     pub repair: bool,
 

@@ -101,6 +101,8 @@ fn read_data(args: &CheckArgs) -> Result<ReadData, Failure> {
     let seed = || Ok::<_, Failure>(u64::from_le_bytes(snap_crypto::random()?));
     Ok(match args.read_data_subset {
         _ if args.read_data => ReadData::All,
+        // What nobody has read is not known to be damaged.
+        None if args.repair => ReadData::All,
         None => ReadData::None,
         Some(Subset::Part { number, of }) => ReadData::Part { number, of },
         Some(Subset::Percent(percent)) => ReadData::Percent { percent, seed: seed()? },
